@@ -1,0 +1,174 @@
+"""Backups of a store: one file of mode 0600, made while others work, and put back as one transaction.
+
+The key of the secrets is in it only when that is asked for: without it, a stolen backup tells no secret's value.
+
+A restored store takes an epoch far above its own, so that no controller that still works on another copy shares it. Serials stay as they
+were saved: an agent that was given something since is ahead of the store, and then passes do nothing (DESIGN §4).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sqlite3
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.act.store.sqlite import Store, readable_errors
+from controller.model.errors import StoreError, UsageError
+
+EPOCHS_SKIPPED = 1_000_000  # more than a cluster takes between two backups: one each time a controller starts
+BEFORE = ".before-restore"
+_MAGIC = b"SQLite format 3\0"
+_TABLE = "CREATE TABLE backup (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What a backup holds. `key` is the content of the key file; None when it was left out."""
+
+    cluster: str
+    taken_wall_s: float
+    objects: int
+    secrets: int
+    key: bytes | None
+
+
+def write_backup(store: Path, target: Path, *, key: bytes | None, now_s: float, replace: bool = False) -> Backup:
+    """Saves the store as it is at one moment. Raises StoreError, UsageError when `target` exists and may not be replaced."""
+    if target.exists() and not replace:
+        raise UsageError(f"{target} exists already", hint="another name, or --force")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no directory {target.parent}")
+    with _private_copy(store, target.parent) as copy:
+        with readable_errors(copy), closing(sqlite3.connect(copy, isolation_level=None)) as database:
+            database.execute(_TABLE)
+            facts = {"taken": repr(now_s)} | ({"secrets.key": base64.b64encode(key).decode()} if key else {})
+            database.executemany("INSERT INTO backup VALUES (?, ?)", facts.items())
+            database.execute("PRAGMA journal_mode = DELETE")  # one file, complete in itself
+        found = read_backup(copy)
+        _sync(copy)
+        copy.replace(target)
+        _sync(target.parent)
+    return found
+
+
+def read_backup(path: Path) -> Backup:
+    """Looks at a backup without changing it. Raises UsageError when it is none, StoreError when it is damaged or of a newer sshoal."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise _no_backup(path)
+    with _private_copy(path) as copy:
+        with readable_errors(path), closing(sqlite3.connect(copy)) as database:
+            (verdict,) = database.execute("PRAGMA quick_check").fetchone()
+            if verdict != "ok":
+                raise StoreError(f"{path} is damaged: {verdict}", hint="take an older backup")
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not {"backup", "meta", "records"} <= tables:
+                raise _no_backup(path)
+            facts: dict[str, str] = dict(database.execute("SELECT key, value FROM backup"))
+        with closing(Store(copy)) as store:  # refuses what a newer sshoal wrote, and what cannot be read
+            records = list(store.load().all())
+            key = base64.b64decode(facts["secrets.key"]) if "secrets.key" in facts else None
+            secrets = sum(record.meta.kind == "Secret" for record in records)
+            return Backup(store.cluster_id, float(facts["taken"]), len(records), secrets, key)
+
+
+def _no_backup(path: Path) -> UsageError:
+    return UsageError(f"{path} is no backup of sshoal's", hint="sshoal backup FILE makes one")
+
+
+def restore_backup(path: Path, store: Path, key_file: Path, *, now_s: float) -> Backup:
+    """Puts a backup in place of a store. The caller holds the pass lock.
+
+    What was there before is kept beside it, under its name with BEFORE. The key file is written only when the backup has a key.
+    Raises StoreError, UsageError; then the store is what it was.
+    """
+    found = read_backup(path)
+    with _private_copy(path, store.parent) as copy:  # first: `path` may be what the last restore put aside
+        _keep(store, now_s)
+        with readable_errors(copy), closing(sqlite3.connect(copy, isolation_level=None)) as database:
+            database.execute("DROP TABLE backup")
+            _skip_epochs(database)
+        with closing(Store(store, create=True)), readable_errors(store):
+            _copy(copy, store)
+    if found.key is not None:
+        _write_key(key_file, found.key)
+    return found
+
+
+def _keep(store: Path, now_s: float) -> None:
+    """Beside itself: as a backup, or, where it is too damaged for that, its files as they are."""
+    if not store.exists():
+        return
+    try:
+        write_backup(store, store.with_name(store.name + BEFORE), key=None, now_s=now_s, replace=True)
+    except (StoreError, UsageError):
+        for suffix in ("", "-wal", "-shm"):
+            file = store.with_name(store.name + suffix)
+            if file.exists():
+                file.replace(store.with_name(store.name + BEFORE + suffix))
+
+
+def _skip_epochs(database: sqlite3.Connection) -> None:
+    (number,) = database.execute("SELECT value FROM meta WHERE key = 'epoch_number'").fetchone()
+    fresh = {"epoch_number": str(int(number) + EPOCHS_SKIPPED), "epoch_id": uuid.uuid4().hex}
+    database.executemany("UPDATE meta SET value = ? WHERE key = ?", [(value, key) for key, value in fresh.items()])
+
+
+def _write_key(key_file: Path, key: bytes) -> None:
+    if key_file.exists():
+        if key_file.read_bytes() == key:
+            return
+        key_file.replace(key_file.with_name(key_file.name + BEFORE))
+    descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _private_copy(source: Path, directory: Path | None = None) -> Iterator[Path]:
+    """A copy of a database, readable by its owner alone; gone at the end, unless it was moved away."""
+    if directory is not None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".sshoal-backup-", dir=directory)  # mode 0600; SQLite keeps it
+    os.close(descriptor)
+    copy = Path(name)
+    try:
+        with readable_errors(source):
+            _copy(source, copy)
+        yield copy
+    finally:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """SQLite's own backup: one moment of `source`, whoever writes meanwhile; one transaction in `target`."""
+    with (
+        closing(sqlite3.connect(f"file:{_quoted(source)}?mode=ro", uri=True, timeout=5)) as reading,
+        closing(sqlite3.connect(target, timeout=5)) as writing,
+    ):
+        reading.backup(writing)
+
+
+def _quoted(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path.resolve()))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,55 @@
+"""Which container of a pod a stream goes to, and how its host is reached. Shared by logs, exec and port-forward."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from controller.cli.scene import host_of
+from controller.decide.owners import template_of
+from controller.model.cluster import Pod, World
+from controller.model.errors import NotFound
+
+if TYPE_CHECKING:
+    from controller.cli.wiring import Wiring
+    from controller.model.inventory import Host
+
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+
+
+def host_of_pod(wiring: Wiring, world: World, pod: Pod) -> Host:
+    """Raises NotFound when its node was forgotten."""
+    if pod.node not in world.nodes:
+        raise NotFound(f"node {pod.node}, where pod {pod.meta.name} was, is forgotten")
+    return host_of(wiring, world.nodes[pod.node])
+
+
+def spec_of_pod(world: World, pod: Pod) -> Mapping[str, Any]:
+    """The pod's spec as written; empty when its owner is gone."""
+    return (template_of(world, pod) or {}).get("spec") or {}
+
+
+def choose_container(world: World, pod: Pod, name: str) -> str:
+    """The container named, or the default one. Raises NotFound with those that there are."""
+    spec = spec_of_pod(world, pod)
+    regular = [str(item["name"]) for item in spec.get("containers") or ()]
+    everything = [*regular, *(str(item["name"]) for item in spec.get("initContainers") or ())]
+    if name:
+        if everything and name not in everything:
+            raise NotFound(
+                f"pod {pod.meta.name} has no container {name!r}", hint=f"its containers: {', '.join(everything)}"
+            )
+        return name
+    if not regular:
+        raise NotFound(f"nothing says which containers pod {pod.meta.name} has", hint="-c NAME")
+    chosen = pod.meta.annotations.get(DEFAULT_CONTAINER, "")
+    return chosen if chosen in regular else regular[0]
+
+
+def tell_choice(world: World, pod: Pod, name: str) -> None:
+    """Says which container was chosen where there was a choice."""
+    regular = [str(item["name"]) for item in spec_of_pod(world, pod).get("containers") or ()]
+    if not name and len(regular) > 1:
+        chosen = choose_container(world, pod, "")
+        print(f"note: container {chosen} of {', '.join(regular)}; others by -c", file=sys.stderr)

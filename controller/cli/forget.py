@@ -1,0 +1,106 @@
+"""`node forget`: everything of ours off a host, then its records in one transaction. Holds the pass lock meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from controller.model.cluster import Node
+from controller.model.errors import AgentRefused, HostError, HostNotReady
+
+if TYPE_CHECKING:
+    from controller.act.transport import Session
+    from controller.cli.wiring import Wiring
+
+_FORGET_TIMEOUT_S = 120.0  # its pods end with their grace first
+
+
+async def forget(wiring: Wiring, node: Node, *, force: bool) -> list[str]:
+    """Returns what was done, a line each. Raises HostError when the host cannot be cleaned and `force` is not given;
+    AnotherController."""
+    from controller.act.lock import pass_lock
+
+    with pass_lock(wiring.context.lock):
+        # No pod shall come to it meanwhile, whoever runs passes once this is interrupted.
+        if not node.cordoned:
+            wiring.store.edit([replace(node, cordoned=True)])
+        done = await _clean(wiring, node, force=force)
+        world = wiring.world()
+        pods = [pod for pod in world.pods.values() if pod.node == node.meta.name]
+        wiring.store.edit(remove=[world.nodes[node.meta.name], *pods])
+    done.append(f"node/{node.meta.name} forgotten")
+    held = sorted(claim.meta.key for claim in world.claims.values() if claim.node == node.meta.name)
+    if held:
+        done.append(
+            f"volumes are left on it, with their data; these claims wait for it or for their deletion: {', '.join(held)}"
+        )
+    if pods:
+        done.append("the next pass replaces what was there: sshoal reconcile --settle")
+    source = _source(wiring, node.meta.name)
+    if source:
+        done.append(
+            f"it is still in the inventory ({source}): take it out there, or the next pass makes it a node again"
+        )
+    return done
+
+
+async def _clean(wiring: Wiring, node: Node, *, force: bool) -> list[str]:
+    from controller.act.store import named
+    from controller.cli.scene import host_of
+
+    name = node.meta.name
+    try:
+        host = host_of(wiring, node)
+        async with wiring.fleet(deploy=False) as fleet:
+            session = await fleet.session(host)
+            with wiring.noted(named(node), node=name):
+                await _ask_agent_then_remove(wiring, session, host.connection.rootless)
+        return [f"{name}: pods, agent and network are removed"]
+    except HostError as error:
+        claims = _claims(wiring, node)
+        if claims and not node.confirmed_dead:
+            raise HostError(
+                name,
+                f"not forgotten (it is cordoned): it may still run {', '.join(claims)}, which would then run twice",
+                hint=f"if that host is off for sure: sshoal node confirm-dead {name}",
+            ) from None
+        if not force:
+            raise HostError(
+                name,
+                f"not forgotten (it is cordoned): {error.problem}",
+                hint=error.hint
+                or "--force drops its records all the same; what runs there then runs on, unknown to sshoal",
+            ) from None
+        return [f"{name} was not cleaned: {error.problem}", "what runs there runs on, unknown to sshoal"]
+
+
+def _claims(wiring: Wiring, node: Node) -> list[str]:
+    """Pods there that may not run twice."""
+    pods = wiring.world().pods.values()
+    mine = [
+        pod for pod in pods if pod.node == node.meta.name and pod.meta.owner and pod.meta.owner.kind == "StatefulSet"
+    ]
+    return sorted(f"pod {pod.meta.key}" for pod in mine)
+
+
+async def _ask_agent_then_remove(wiring: Wiring, session: Session, rootless: bool) -> None:
+    from controller.act import bootstrap
+    from nodeagent import protocol
+    from nodeagent.protocol import ForgetRequest
+
+    request = ForgetRequest(wiring.store.cluster_id, wiring.store.take_epoch())
+    try:
+        await bootstrap.forget(session, request, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
+    except AgentRefused as error:
+        if error.code == protocol.OWNED:
+            raise
+        await bootstrap.forget(session, None, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
+    except HostNotReady:  # no agent answers: its things are removed without it
+        await bootstrap.forget(session, None, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
+
+
+def _source(wiring: Wiring, name: str) -> str:
+    if not wiring.context.inventory:
+        return ""
+    host = wiring.inventory().hosts.get(name)
+    return host.source if host is not None else ""

@@ -1,0 +1,160 @@
+"""The door: every command of `sshoal`, and the one place where errors become words and exit codes.
+
+Commands parse, make one call and print; what they need is imported inside them, so that the command line starts quickly.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import Annotated
+
+import typer
+from typer.models import CommandInfo
+
+from controller.cli import (
+    adhoc,
+    completion,
+    configuring,
+    copying,
+    editing,
+    hosts,
+    images,
+    keeping,
+    metadata,
+    operations,
+    passes,
+    read,
+    streams,
+    top,
+    whatif,
+    workloads,
+)
+from controller.cli.help import Sections, show_examples
+from controller.model.errors import SshoalError, UsageError
+from lab import cli as lab
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        print(f"sshoal {metadata.version('sshoal')}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="sshoal",
+    cls=Sections,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config", metavar="FILE", help="Settings; without it the next sshoal.toml counts.", envvar="SSHOAL_CONFIG"
+        ),
+    ] = "",
+    chosen: Annotated[
+        str, typer.Option("--context", metavar="NAME|DIR", help="Which cluster; also after the command.")
+    ] = "",
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Runs containers on plain Linux hosts over nothing but SSH."""
+    context.meta.update({"sshoal.config": config, "sshoal.context": chosen})
+
+
+for module in (
+    workloads,
+    editing,
+    metadata,
+    passes,
+    read,
+    top,
+    streams,
+    copying,
+    whatif,
+    hosts,
+    adhoc,
+    images,
+    operations,
+    keeping,
+    configuring,
+    completion,
+):
+    module.register(app)
+app.add_typer(lab.app, name="lab", help="A lab of real hosts on this machine.")
+show_examples(app)
+
+
+def main() -> None:
+    """Entry of the `sshoal` script."""
+    if sys.argv[1:2] == [completion.ASK]:
+        from controller.cli.completing import answer
+
+        answer(typer.main.get_command(_narrowed(sys.argv[2:-1])), sys.argv[2:])
+        return
+    try:
+        sys.exit(_narrowed(sys.argv[1:])(standalone_mode=False))
+    except SshoalError as error:
+        complain(error)
+        sys.exit(error.exit_code)
+    except typer.TyperException as error:  # flags and arguments that typer refused
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error)
+        else:
+            complain(UsageError(_words(error), hint=_help(error)))
+        sys.exit(UsageError.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; what was recorded is carried out by the next pass", file=sys.stderr)
+        sys.exit(130)
+
+
+def _narrowed(words: list[str]) -> typer.Typer:
+    """The app with only the command that is named. Typer builds every command before it reads one, which is half of the start.
+
+    Without a command, or with one that there is not, all are needed: for help, and for the nearest right word.
+    """
+    place = 0
+    while place < len(words) and words[place].startswith("-"):
+        place += 2 if words[place] in ("--config", "--context") else 1
+    named = words[place] if place < len(words) else ""
+    narrowed = copy.copy(app)
+    narrowed.registered_commands = [one for one in app.registered_commands if _name_of(one) == named]
+    narrowed.registered_groups = [one for one in app.registered_groups if one.name == named]
+    return narrowed if narrowed.registered_commands or narrowed.registered_groups else app
+
+
+def _name_of(command: CommandInfo) -> str:
+    return command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+
+
+def complain(error: SshoalError) -> None:
+    """The error on standard error, and what to do about it on a line of its own."""
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  → {error.hint}", file=sys.stderr)
+
+
+def _words(error: typer.TyperException) -> str:
+    """Typer's sentence without its capital and full stop, as ours are."""
+    words = error.format_message() if hasattr(error, "format_message") else str(error)
+    return (words[:1].lower() + words[1:]).rstrip(".")
+
+
+def _help(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path} --help" if context is not None else "sshoal --help"

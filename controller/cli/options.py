@@ -1,0 +1,90 @@
+"""Options that several commands share, declared once. Light: imported at every start."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Inventory = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inventory", "-i", metavar="PATH", help="Inventory file or directory (repeatable).", envvar="SSHOAL_INVENTORY"
+    ),
+]
+InventoryLong = Annotated[  # for `exec`, where -i is --stdin as in kubectl
+    list[str] | None,
+    typer.Option(
+        "--inventory", metavar="PATH", help="Inventory file or directory (repeatable).", envvar="SSHOAL_INVENTORY"
+    ),
+]
+
+
+def _choose(context: typer.Context, given: str) -> str:
+    """The context's directory; what the file of settings says becomes the default of the other options, which are read after this one."""
+    if context.resilient_parsing:
+        return given
+    from controller.cli.contexts import choose
+
+    return choose(context, given)
+
+
+ContextDir = Annotated[
+    str,
+    typer.Option(
+        "--context",
+        metavar="NAME|DIR",
+        help="Which cluster: a context's name, or the directory of its store, keys and known hosts.",
+        envvar="SSHOAL_CONTEXT",
+        is_eager=True,
+        callback=_choose,
+    ),
+]
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", metavar="NAMESPACE", help="Which namespace.", envvar="SSHOAL_NAMESPACE")
+]
+AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")]
+Files = Annotated[
+    list[str],
+    typer.Option(
+        "--filename", "-f", metavar="PATH", help="Manifest file or directory, or - for standard input (repeatable)."
+    ),
+]
+Lenient = Annotated[
+    bool,
+    typer.Option("--lenient", help="Run without the fields and kinds that sshoal does not support, and say which."),
+]
+Timeout = Annotated[str, typer.Option("--timeout", metavar="TIME", help="How long to wait, e.g. 90s or 5m.")]
+Output = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FORMAT",
+        help="table, wide, json, yaml, name or jsonpath=TEMPLATE.",
+        callback=lambda text: text.removeprefix("="),  # -o=json, as kubectl takes it too
+    ),
+]
+Selector = Annotated[
+    str,
+    typer.Option("--selector", "-l", metavar="LABELS", help="Only objects with these labels, e.g. app=web,tier!=db."),
+]
+VaultIds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vault-id",
+        metavar="[ID@]SOURCE",
+        help="Password for vaulted variables: a file, or prompt (repeatable).",
+        envvar="SSHOAL_VAULT_ID",
+    ),
+]
+Executables = Annotated[
+    bool,
+    typer.Option(
+        "--allow-executable-inventory",
+        help="Run inventory files that are programs.",
+        envvar="SSHOAL_ALLOW_EXECUTABLE_INVENTORY",
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+Pattern = Annotated[str, typer.Argument(metavar="PATTERN", help="Ansible host pattern, e.g. web:!db.")]

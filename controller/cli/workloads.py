@@ -1,0 +1,400 @@
+"""Commands that change desired state: apply, plan, delete, scale, rollout. Each is one transaction, then passes carry it out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from controller.cli import options
+from controller.cli.request import Request, takes_request
+from controller.cli.running import run
+
+if TYPE_CHECKING:
+    from controller.cli.wiring import Wiring
+    from controller.decide.verbs import Applied
+    from controller.model.cluster import World
+    from controller.model.manifest import Manifest
+    from controller.model.plan import Change
+
+    Texts = list[tuple[str, str]]
+
+rollout_app = typer.Typer(
+    help="Look at, undo, pause, resume or restart a rollout.", no_args_is_help=True, rich_markup_mode=None
+)
+
+_WAITED_FOR = ("Deployment", "ReplicaSet", "Pod", "StatefulSet", "DaemonSet", "Job", "CronJob")
+
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(apply)
+    app.command()(plan)
+    app.command()(delete)
+    app.command()(scale)
+    app.add_typer(rollout_app, name="rollout")
+
+
+def apply(
+    filename: options.Files,
+    lenient: options.Lenient = False,
+    namespace: options.Namespace = "default",
+    wait: Wait = True,
+    timeout: options.Timeout = "2m",
+    inventory: options.Inventory = None,
+    vault_id: options.VaultIds = None,
+    allow_executable_inventory: options.Executables = False,
+    context_dir: options.ContextDir = "",
+) -> None:
+    """Declare objects, and wait until they are there.
+
+    Examples:
+        sshoal apply -f web.yaml -i hosts.ini
+        sshoal apply -f k8s/ -n shop --timeout 5m
+        kustomize build . | sshoal apply -f - --lenient
+    """
+    from controller.cli.output import duration_s
+    from controller.cli.wiring import Wiring
+
+    budget_s = duration_s(timeout) if wait else 0.0
+    wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
+    wiring.inventory()  # a broken inventory shall be told before anything is stored
+    run(apply_texts(wiring, read_texts(filename), lenient, namespace, budget_s))
+
+
+async def apply_texts(wiring: Wiring, texts: Texts, lenient: bool, namespace: str, budget_s: float) -> None:
+    from controller.cli.carry import carrying, commit
+    from controller.cli.names import resource
+    from controller.decide import verbs
+
+    async with carrying(wiring) as carry:
+        manifests = load_manifests(texts, lenient, namespace)
+        applied = verbs.apply(wiring.world(), manifests, wiring.sealer.hash, wiring.now())
+        secrets = {
+            f"{manifest.object.metadata.namespace}/{manifest.object.metadata.name}": manifest.source
+            for manifest in manifests
+            if manifest.object.kind == "Secret"
+        }
+        sealed = {key: wiring.sealer.seal(key, verbs.secret_values(source)) for key, source in secrets.items()}
+        tell_warnings(applied)
+        commit(wiring, [change for one in applied for change in (one.change, one.audit) if change], secrets=sealed)
+        for one in applied:
+            print(f"{resource(one.kind)}/{one.name} {one.outcome}")
+        targets = [(one.kind, one.namespace, one.name) for one in applied if one.kind in _WAITED_FOR]
+        await carry.wait_for(targets, budget_s)
+
+
+def plan(
+    filename: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filename", "-f", metavar="PATH", help="Manifests to plan for; none: what the next pass would do."
+        ),
+    ] = None,
+    lenient: options.Lenient = False,
+    namespace: options.Namespace = "default",
+    inventory: options.Inventory = None,
+    vault_id: options.VaultIds = None,
+    allow_executable_inventory: options.Executables = False,
+    context_dir: options.ContextDir = "",
+) -> None:
+    """Show what apply would do, with reasons. Changes nothing.
+
+    Examples:
+        sshoal plan -f web.yaml
+        sshoal plan       # what the next pass would do
+    """
+    from controller.cli.carry import preview
+    from controller.cli.wiring import Wiring
+
+    wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
+    changes = changes_of(wiring, filename, lenient, namespace) if filename else []
+    print(run(preview(wiring, changes)))
+
+
+def changes_of(wiring: Wiring, filename: Sequence[str], lenient: bool, namespace: str) -> list[Change]:
+    """What `apply` would commit. Raises ManifestError, UsageError."""
+    from controller.decide import verbs
+
+    manifests = load_manifests(read_texts(filename), lenient, namespace)
+    applied = verbs.apply(wiring.world(), manifests, wiring.sealer.hash, wiring.now())
+    tell_warnings(applied)
+    return [one.change for one in applied if one.change is not None]
+
+
+def delete(
+    target: Annotated[
+        list[str] | None, typer.Argument(metavar="KIND NAME… | KIND/NAME…", help="For example deployment/web.")
+    ] = None,
+    filename: Annotated[
+        list[str] | None, typer.Option("--filename", "-f", metavar="PATH", help="Delete what is declared there.")
+    ] = None,
+    namespace: options.Namespace = "default",
+    grace_period: Annotated[
+        int, typer.Option(metavar="SECONDS", help="Seconds for pods to end; -1: as their manifests say.")
+    ] = -1,
+    ignore_not_found: Annotated[
+        bool, typer.Option("--ignore-not-found", help="It is no error when there is none.")
+    ] = False,
+    wait: Wait = True,
+    timeout: options.Timeout = "2m",
+    inventory: options.Inventory = None,
+    vault_id: options.VaultIds = None,
+    allow_executable_inventory: options.Executables = False,
+    context_dir: options.ContextDir = "",
+) -> None:
+    """Delete objects and what they own. A volume claim (pvc/NAME) takes its data with it, once no pod uses it.
+
+    Examples:
+        sshoal delete deployment/web
+        sshoal delete pod web-1 web-2 --grace-period 0
+        sshoal delete -f web.yaml --ignore-not-found
+    """
+    from controller.cli.carry import carry_out
+    from controller.cli.names import parse_targets, resource
+    from controller.cli.output import duration_s
+    from controller.cli.wiring import Wiring
+    from controller.decide import verbs
+    from controller.model.errors import NotFound, UsageError
+
+    budget_s = duration_s(timeout) if wait else 0.0
+    wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
+    wanted = parse_targets(target or [], namespace)
+    if filename:
+        wanted += [_identity(manifest) for manifest in load_manifests(read_texts(filename), True, namespace)]
+    if not wanted:
+        raise UsageError("nothing to delete", hint="name objects (deployment/web) or give -f FILE")
+    world = wiring.world()
+    records = []
+    for kind, where, name in wanted:
+        try:
+            records.append(verbs.find(world, kind, where, name))
+        except NotFound:
+            if not ignore_not_found:
+                raise
+    grace_s = None if grace_period < 0 else grace_period
+    changes = [change for record in records for change in verbs.delete(world, record, wiring.now(), grace_s=grace_s)]
+    told = [f"{resource(record.meta.kind)}/{record.meta.name} deleted" for record in records]
+    uids = [record.meta.uid for record in records]
+    run(carry_out(wiring, changes, told, lambda carry: carry.wait_gone(uids, budget_s)))
+
+
+@takes_request
+def scale(
+    request: Request,
+    *,
+    replicas: Annotated[int, typer.Option(metavar="N", help="How many pods there shall be.")],
+    wait: Wait = True,
+    timeout: options.Timeout = "2m",
+) -> None:
+    """Set how many replicas a deployment, replica set or stateful set has.
+
+    Examples:
+        sshoal scale deployment/web --replicas 12
+        sshoal scale statefulset/db --replicas 3 --no-wait
+    """
+    from controller.decide import verbs
+
+    _change(request, "scaled", lambda world, record, _: verbs.scale(world, record, replicas), wait, timeout)
+
+
+@rollout_app.command("status")
+@takes_request
+def rollout_status(
+    request: Request,
+    *,
+    watch: Annotated[bool, typer.Option("--watch/--no-watch", "-w", help="Wait until the rollout is complete.")] = True,
+    timeout: options.Timeout = "2m",
+) -> None:
+    """Tell how far a rollout is; exit code 3 when it is not complete in time.
+
+    Examples:
+        sshoal rollout status deployment/web
+        sshoal rollout status deployment/web --no-watch
+    """
+    from controller.cli.carry import carry_out
+    from controller.cli.output import duration_s
+    from controller.decide import verbs
+
+    wiring = request.wiring()
+    identity = request.rolled()
+    verbs.find(wiring.world(), *identity)
+    budget_s = duration_s(timeout) if watch else 0.0
+    run(carry_out(wiring, [], [], lambda carry: carry.wait_for([identity], budget_s)))
+
+
+@rollout_app.command("history")
+@takes_request
+def rollout_history(request: Request) -> None:
+    """List the revisions of a deployment, daemon set or stateful set.
+
+    Examples:
+        sshoal rollout history deployment/web
+        sshoal rollout history statefulset/db -n shop
+    """
+    from controller.cli.output import table
+    from controller.decide import verbs
+
+    world = request.wiring().world()
+    record = verbs.find(world, *request.rolled())
+    rows = [[str(one.number), one.name, one.change_cause] for one in verbs.history(world, record)]
+    print(table(["REVISION", "REPLICASET" if record.meta.kind == "Deployment" else "NAME", "CHANGE-CAUSE"], rows))
+
+
+@rollout_app.command("undo")
+@takes_request
+def rollout_undo(
+    request: Request,
+    *,
+    to_revision: Annotated[int, typer.Option(metavar="N", help="Which revision; 0: the one before.")] = 0,
+    wait: Wait = True,
+    timeout: options.Timeout = "2m",
+) -> None:
+    """Go back to an earlier revision.
+
+    Examples:
+        sshoal rollout undo deployment/web
+        sshoal rollout undo deployment/web --to-revision 3
+    """
+    from controller.decide import verbs
+
+    request.rolled()
+    _change(request, "rolled back", lambda world, record, _: verbs.undo(world, record, to_revision), wait, timeout)
+
+
+@rollout_app.command("restart")
+@takes_request
+def rollout_restart(request: Request, *, wait: Wait = True, timeout: options.Timeout = "2m") -> None:
+    """Replace all pods, by the rules of a rollout.
+
+    Examples:
+        sshoal rollout restart deployment/web
+        sshoal rollout restart daemonset/logs --timeout 10m
+    """
+    from controller.decide import verbs
+
+    request.rolled()
+    _change(request, "restarted", lambda _, record, text: verbs.restart(record, text), wait, timeout)
+
+
+@rollout_app.command("pause")
+@takes_request
+def rollout_pause(request: Request) -> None:
+    """Stop a rollout where it is.
+
+    Examples:
+        sshoal rollout pause deployment/web
+        sshoal rollout pause deployment/web -n shop
+    """
+    from controller.decide import verbs
+
+    request.deployment()
+    _change(request, "paused", lambda _, record, __: verbs.pause(record, True), wait=False, timeout="0s")
+
+
+@rollout_app.command("resume")
+@takes_request
+def rollout_resume(request: Request, *, wait: Wait = True, timeout: options.Timeout = "2m") -> None:
+    """Let a paused rollout go on.
+
+    Examples:
+        sshoal rollout resume deployment/web
+        sshoal rollout resume deployment/web --no-wait
+    """
+    from controller.decide import verbs
+
+    request.deployment()
+    _change(request, "resumed", lambda _, record, __: verbs.pause(record, False), wait, timeout)
+
+
+# ---- helpers --------------------------------------------------------------------------------------------------------------
+
+
+def _change(
+    request: Request,
+    done: str,
+    verb: Callable[[World, Any, str], Sequence[Change]],
+    wait: bool,
+    timeout: str,
+) -> None:
+    """One verb on one object: commit its changes, say so, wait."""
+    from datetime import UTC, datetime
+
+    from controller.cli.carry import carry_out
+    from controller.cli.names import resource
+    from controller.cli.output import duration_s
+    from controller.decide import verbs
+
+    budget_s = duration_s(timeout) if wait else 0.0
+    wiring = request.wiring()
+    identity = request.identity()
+    world = wiring.world()
+    record = verbs.find(world, *identity)
+    text = datetime.fromtimestamp(wiring.now().wall_s, UTC).isoformat(timespec="seconds")
+    changes = verb(world, record, text)
+    told = f"{resource(record.meta.kind)}/{record.meta.name} {done if changes else 'unchanged'}"
+    run(carry_out(wiring, changes, [told], lambda carry: carry.wait_for([identity], budget_s)))
+
+
+def tell_warnings(applied: Sequence[Applied]) -> None:
+    """On standard error, as kubectl does."""
+    for one in applied:
+        for warning in one.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+
+
+def load_manifests(texts: Texts, lenient: bool, namespace: str) -> list[Manifest]:
+    """All manifests of the texts; notes go to standard error."""
+    from controller.model import manifest
+    from controller.model.errors import ManifestError
+
+    manifests: list[Manifest] = []
+    problems: list[ManifestError] = []
+    for name, text in texts:
+        try:
+            loaded = manifest.load(text, name, lenient=lenient, namespace=namespace)
+        except ManifestError as error:
+            problems += error.problems
+            continue
+        manifests += loaded.manifests
+        for warning in loaded.warnings:
+            print(f"note: {warning}", file=sys.stderr)
+    if problems:
+        raise ManifestError.several(problems)
+    return manifests
+
+
+def read_texts(filenames: Sequence[str]) -> Texts:
+    """(where it is from, text) of files, directories (their .yaml, .yml and .json) and standard input."""
+    from controller.model.errors import UsageError
+
+    texts = []
+    for name in filenames:
+        if name == "-":
+            texts.append(("standard input", sys.stdin.read()))
+            continue
+        path = Path(name)
+        found = (
+            sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml", ".json"))
+            if path.is_dir()
+            else [path]
+        )
+        if not found:
+            raise UsageError(f"{name} holds no .yaml, .yml or .json files")
+        for file in found:
+            try:
+                texts.append((str(file), file.read_text(encoding="utf-8")))
+            except UnicodeDecodeError:
+                raise UsageError(f"{file} is not UTF-8 text") from None
+            except OSError as error:
+                raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    return texts
+
+
+def _identity(manifest: Manifest) -> tuple[str, str, str]:
+    metadata = manifest.object.metadata
+    return manifest.object.kind, metadata.namespace, metadata.name

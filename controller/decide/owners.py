@@ -1,0 +1,67 @@
+"""What a pod was made from, whatever owns it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from controller.model.cluster import Pod, World
+from controller.model.identity import child_uid
+
+_REVISED = ("DaemonSet", "StatefulSet")
+
+
+def template_of(world: World, pod: Pod) -> Mapping[str, Any] | None:
+    """The pod template; None when neither the pod nor an owner says what it is: its owner is gone."""
+    template: Mapping[str, Any] | None
+    if pod.source is not None:
+        template = {"metadata": pod.source.get("metadata") or {}, "spec": pod.source.get("spec") or {}}
+    else:
+        key = template_key(pod)
+        template = template_at(world, key) if key else None
+    return with_defaults(template, pod.defaults) if template is not None and pod.defaults else template
+
+
+def with_defaults(template: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pod template with these resources in place of what its containers say."""
+    spec = dict(template["spec"])
+    for group in ("initContainers", "containers"):
+        if spec.get(group):
+            spec[group] = [
+                {**item, "resources": defaults[item["name"]]} if item["name"] in defaults else item
+                for item in spec[group]
+            ]
+    return {**template, "spec": spec}
+
+
+def template_key(pod: Pod) -> str:
+    """The uid of the record that holds the template of an owned pod: pods with the same key have the same template."""
+    owner = pod.meta.owner
+    if owner is None:
+        return ""
+    return revision_uid(owner.uid, pod.template_hash) if owner.kind in _REVISED else owner.uid
+
+
+@lru_cache(maxsize=4096)
+def revision_uid(owner_uid: str, template_hash: str) -> str:
+    """The uid of the record that holds one template of a DaemonSet or StatefulSet."""
+    return child_uid(owner_uid, f"revision/{template_hash}")
+
+
+def pins_at(world: World, key: str) -> Mapping[str, str] | None:
+    """The pins that a record holds beside its template; None while they are not settled. No record: nothing to settle."""
+    record = record_at(world, key)
+    pins: Mapping[str, str] | None = getattr(record, "images", {})
+    return pins
+
+
+def record_at(world: World, key: str) -> Any:
+    """The record that holds a template: a ReplicaSet, a Revision or a Job."""
+    return world.replica_sets.get(key) or world.workloads.get(key)
+
+
+def template_at(world: World, key: str) -> Mapping[str, Any] | None:
+    """The template that a record holds."""
+    template: Mapping[str, Any] | None = getattr(record_at(world, key), "template", None)
+    return template

@@ -1,0 +1,153 @@
+"""The index of a whole pass: how full each node is, and which pods run where, brought forward pod by pod. Not pure: placing adds to it.
+
+In: the world once. Out: a Room per node, and a Crowd for all pods that placing cannot tell apart, with how many of them each node has.
+Allocatable is all that the host has: nothing is reserved, as in Kubernetes unless it is told to.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from controller.decide.nodes import trusted
+from controller.decide.pods import is_finished
+from controller.decide.schedule.terms import Terms, terms_of
+from controller.decide.schedule.volumes import NOTHING, Need, Volumes
+from controller.decide.shapes import HostPort, Shape, Shapes
+from controller.model.cluster import Node, Pod, World
+from controller.model.imagename import canonical
+from controller.model.plan import NodeView
+from nodeagent.protocol import Capacity
+
+HOSTNAME = "kubernetes.io/hostname"
+
+
+@dataclass(slots=True)
+class Room:
+    """One node: what it has, and what its pods have taken."""
+
+    node: Node
+    view: NodeView
+    capacity: Capacity
+    name: str
+    kind: int  # equal for nodes that only their names tell apart: what a template thinks of one holds for all of them
+    cpu_m: int = 0
+    memory_bytes: int = 0
+    scored_cpu_m: int = 0
+    scored_memory_bytes: int = 0
+    pods: int = 0
+    ports: list[HostPort] = field(default_factory=list)
+
+    def take(self, shape: Shape, count: int = 1) -> None:
+        self.cpu_m += shape.cpu_m * count
+        self.memory_bytes += shape.memory_bytes * count
+        self.scored_cpu_m += shape.scored_cpu_m * count
+        self.scored_memory_bytes += shape.scored_memory_bytes * count
+        self.pods += count
+        if shape.ports:
+            if count > 0:
+                self.ports += shape.ports
+            else:
+                for port in shape.ports:
+                    self.ports.remove(port)
+
+
+@dataclass(slots=True, eq=False)
+class Crowd:
+    """All pods that placing cannot tell apart: of one owner, namespace, template and labels."""
+
+    shape: Shape
+    namespace: str
+    labels: Mapping[str, str]
+    owner: str  # uid; "": pods of their own
+    leaving: bool  # stopping or lost: they take room, but spreading does not count them
+    terms: Terms
+    need: Need  # of volumes: with different claims they are not alike
+    on: dict[str, int] = field(default_factory=dict)  # by name of the node: how many
+
+
+class Index:
+    """Rooms by name in the order of names, and crowds."""
+
+    def __init__(self, world: World, views: Mapping[str, NodeView], shapes: Shapes) -> None:
+        self.rooms: dict[str, Room] = {}
+        self.volumes = Volumes(world, views, shapes)
+        self.images: dict[str, dict[str, int]] = defaultdict(dict)  # canonical name → node → size in bytes
+        self._crowds: dict[Hashable, Crowd] = {}
+        self._owned: dict[str, list[Crowd]] = defaultdict(list)
+        self._domains: dict[str, dict[str, str]] = {}
+        self._namespaces = _namespace_labels(world)
+        kinds: dict[Hashable, int] = {}
+        for name, node in sorted(world.nodes.items()):
+            seen = trusted(world, views, name)
+            self.rooms[name] = Room(
+                node,
+                views[name],
+                seen.capacity if seen is not None else Capacity(pods=0),
+                name,
+                kinds.setdefault(_kind(node, views[name]), len(kinds)),
+            )
+            for image in seen.images if seen is not None else ():
+                for written in image.names:
+                    self.images[canonical(written)][name] = image.size_bytes
+        # Whose topology domains exist for spreading. A node that left, or is dead for sure, is none for Kubernetes.
+        self.counted = [room for room in self.rooms.values() if room.view.state not in ("Orphaned", "Dead")]
+        for pod in world.pods.values():
+            room = self.rooms.get(pod.node)
+            shape = shapes.of(pod) if room is not None and not is_finished(pod) else None
+            if room is None or shape is None:
+                continue
+            if pod.lost is not None and room.view.state == "Dead":
+                room.take(shape)  # it is known to run no more: nobody keeps near it, or apart from it
+            else:
+                self.take(room, self.crowd_of(pod, shape))
+
+    def crowd_of(self, pod: Pod, shape: Shape) -> Crowd:
+        meta = pod.meta
+        owner = meta.owner.uid if meta.owner is not None else ""
+        leaving = pod.stop is not None or pod.lost is not None
+        # Where those go that have a node already is settled.
+        need = NOTHING if pod.node else self.volumes.need(pod, shape)
+        key = (shape, owner, meta.namespace, leaving, frozenset(meta.labels.items()), need)
+        crowd = self._crowds.get(key)
+        if crowd is None:
+            terms = terms_of(shape.spec, meta.labels, meta.namespace, owner, self._namespaces)
+            crowd = self._crowds[key] = Crowd(shape, meta.namespace, meta.labels, owner, leaving, terms, need)
+            self._owned[owner].append(crowd)
+        return crowd
+
+    def take(self, room: Room, crowd: Crowd, count: int = 1) -> None:
+        """So many more pods of the crowd are on the node; a negative number takes them away again."""
+        room.take(crowd.shape, count)
+        crowd.on[room.name] = crowd.on.get(room.name, 0) + count
+
+    def crowds(self) -> Iterator[Crowd]:
+        """Those that have pods on nodes."""
+        return (crowd for crowd in self._crowds.values() if crowd.on)
+
+    def owned(self, owner: str) -> Sequence[Crowd]:
+        """The crowds of one owner, by its uid."""
+        return self._owned[owner]
+
+    def domains(self, key: str) -> Mapping[str, str]:
+        """By name of the node: its value of a topology label. Nodes without the label are not in it."""
+        found = self._domains.get(key)
+        if found is None:
+            found = self._domains[key] = {
+                name: room.node.labels[key] for name, room in self.rooms.items() if key in room.node.labels
+            }
+        return found
+
+
+def _kind(node: Node, view: NodeView) -> Hashable:
+    labels = tuple(sorted(item for item in node.labels.items() if item[0] != HOSTNAME))
+    taints = tuple((taint.key, taint.value, taint.effect) for taint in node.taints)
+    return (view.state, view.why, view.may_place, node.cordoned, labels, taints)
+
+
+def _namespace_labels(world: World) -> dict[str, Mapping[str, str]]:
+    """Every namespace with its labels, and the one that Kubernetes gives each."""
+    labels: dict[str, Mapping[str, str]] = {"default": {}}
+    labels |= {item.meta.name: item.meta.labels for item in world.declared.values() if item.meta.kind == "Namespace"}
+    return {name: {**own, "kubernetes.io/metadata.name": name} for name, own in labels.items()}

@@ -1,0 +1,298 @@
+"""Plain data → one object of a known kind, or what is wrong with it. Pure.
+
+In: a kind's model, the data of one object, and the document it lies in. Out: the object (when there is one), every
+problem, and notes. Pydantic finds what doesn't fit; here its errors become sentences about fields of Kubernetes.
+What can be taken out of the data (a field that is unknown or not supported) is taken out, so that one round finds all
+problems, and so that `--lenient` has an object to run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from controller.model.kinds import unsupported
+from controller.model.kinds.check import problems_of
+from controller.model.kinds.meta import Object, shown
+from controller.model.yamlscan import Document, Path
+
+NOT_YET = "Kubernetes has it, sshoal does not support it yet"
+
+Lenient = Literal["no", "without field", "without object"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong at one place of a manifest."""
+
+    path: Path
+    message: str
+    line: int
+    lenient: Lenient = "no"  # what --lenient does about it
+
+
+@dataclass(slots=True)
+class Shape:
+    """What became of one object's data, which was changed in place to what `thing` says."""
+
+    thing: Object | None = None
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+
+
+def read_shape(model: type[Object], data: dict[str, Any], document: Document, at: Path) -> Shape:
+    """The object in `data`, which lies at the path `at` of `document`."""
+    shape = Shape()
+    if document.has_nulls:
+        drop_nulls(data, document)
+    reader = _Reader(model, data, document, at, shape)
+    # Each round takes something out of the data or turns a number into a text, so this ends.
+    while shape.thing is None and reader.attempt():
+        pass
+    if shape.thing is not None:
+        # What lacks the part for which the object will be left out anyway is no further problem.
+        ruined = {problem.path[:-1] for problem in shape.problems if problem.lenient == "without object"}
+        shape.problems += [
+            Problem(path, message, document.line_of((*at, *path)))
+            for path, message in problems_of(shape.thing)
+            if path not in ruined
+        ]
+    return shape
+
+
+_TEXT_MAPS = frozenset(("data", "stringData", "binaryData", "labels", "annotations", "matchLabels", "nodeSelector"))
+
+
+def drop_nulls(data: Any, document: Document, *, texts: bool = False) -> None:
+    """A field without a value is an unset field, and in a map of texts an empty text: as Kubernetes reads JSON."""
+    if isinstance(data, list):
+        for item in data:
+            drop_nulls(item, document)
+    elif isinstance(data, dict):
+        for key in [key for key, value in data.items() if value is None]:
+            if texts:
+                data[key] = ""
+            else:
+                document.remove(data, key)
+        for key, value in data.items():
+            drop_nulls(value, document, texts=key in _TEXT_MAPS)
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str | None:
+    """The known name that was most likely meant."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.lower()[:80], by_lower, n=1, cutoff=0.7)
+    return by_lower[found[0]] if found else None
+
+
+def describe(value: Any) -> str:
+    """What kind of YAML value this is. Never the value itself: it may be a secret."""
+    names = {dict: "a mapping", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
+    if isinstance(value, float):
+        return "a number with a fraction"
+    return names.get(type(value), "a number")
+
+
+class _Reader:
+    def __init__(self, model: type[Object], data: dict[str, Any], document: Document, at: Path, shape: Shape) -> None:
+        self.model = model
+        self.data = data
+        self.document = document
+        self.at = at
+        self.shape = shape
+
+    def attempt(self) -> bool:
+        """Read once. Whether another attempt has a chance."""
+        try:
+            self.shape.thing = self.model.model_validate(self.data, by_alias=True, by_name=False)
+            return False
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+        mended = False
+        left: list[tuple[Path, ErrorDetails]] = []
+        for detail in details:
+            path = _path_in(self.data, detail["loc"])
+            if self._mend(path, detail):
+                mended = True
+            else:
+                left.append((path, detail))
+        if not mended:
+            seen: set[Path] = set()
+            for path, detail in left:
+                # A default that is computed from other fields is no news when one of those is wrong.
+                if path not in seen and detail["type"] != "default_factory_not_called":
+                    self._problem(path, _sentence(detail))
+                seen.add(path)
+        return mended
+
+    def _mend(self, path: Path, detail: ErrorDetails) -> bool:
+        if not path:
+            return False
+        parent, key = _get(self.data, path[:-1]), path[-1]
+        if detail["type"] == "extra_forbidden":
+            self._extra(path, parent, str(key))
+            return True
+        if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
+            self._as_text(path, parent, key)
+            return True
+        if detail["type"] == "literal_error" and path[-2:-1] in (("requests",), ("limits",)) and _is_resource(key):
+            self._take_out(path, parent, str(key), f"{NOT_YET} (--lenient runs without it)", "without field")
+            return True
+        return False
+
+    def _take_out(self, path: Path, parent: dict[str, Any], name: str, message: str, lenient: Lenient = "no") -> None:
+        self._problem(path, message, lenient)
+        # An alias elsewhere may stand for the same mapping: then it is out already.
+        if name in parent:
+            self.document.remove(parent, name)
+
+    def _extra(self, path: Path, parent: dict[str, Any], name: str) -> None:
+        model = _model_at(self.model, path[:-1])
+        known = unsupported.FIELDS.get(model.__name__, {})
+        meaning = known.get(name)
+        if name not in known:
+            hint = len(self.shape.problems) < _MOST_HINTS
+            self._take_out(path, parent, name, _unknown(self.model, model, name, hint=hint))
+        elif meaning is unsupported.RUINS:
+            self._take_out(path, parent, name, f"{NOT_YET} (--lenient leaves this object out)", "without object")
+        elif meaning is unsupported.MOOT:
+            if name in parent:
+                self.document.remove(parent, name)
+        elif meaning is unsupported.NEVER or (name in parent and parent[name] != meaning):
+            self._take_out(path, parent, name, f"{NOT_YET} (--lenient runs without it)", "without field")
+        elif name in parent:  # it says what happens anyway
+            self.document.remove(parent, name)
+
+    def _as_text(self, path: Path, parent: Any, key: str | int) -> None:
+        value = _get(self.data, path)
+        if isinstance(value, str):
+            return
+        text = self.document.text_at(parent, key)
+        parent[key] = str(value) if text is None else text
+        message = f"is {describe(value)} without quotes, read as the text it is; Kubernetes wants it in quotes"
+        self.shape.notes.append(Problem(path, message, self.document.line_of((*self.at, *path))))
+
+    def _problem(self, path: Path, message: str, lenient: Lenient = "no") -> None:
+        self.shape.problems.append(Problem(path, message, self.document.line_of((*self.at, *path)), lenient))
+
+
+def _is_resource(name: str | int) -> bool:
+    """Whether Kubernetes could have this resource: `nvidia.com/gpu`, `hugepages-2Mi`."""
+    return "/" in str(name) or str(name).startswith("hugepages-")
+
+
+def _path_in(data: Any, loc: tuple[str | int, ...]) -> Path:
+    """Pydantic's place of an error without the steps that only it knows, such as `[key]`."""
+    path: list[str | int] = []
+    for step in loc:
+        inside = step in data if isinstance(data, dict) else isinstance(step, int) and isinstance(data, list)
+        if inside:
+            data = data[step]
+            path.append(step)
+        else:
+            if isinstance(data, dict) and step != "[key]":
+                path.append(step)  # a required field that isn't there
+            break
+    return tuple(path)
+
+
+def _get(data: Any, path: Path) -> Any:
+    for step in path:
+        data = data[step]
+    return data
+
+
+def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:
+    """The model of what lies at `path`; the last one on the way where that is no model."""
+    for step in path:
+        for info in model.model_fields.values():
+            if info.alias == step and (inner := _model_in(info.annotation)):
+                model = inner
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in typing.get_args(annotation) if (found := _model_in(arg))), None)
+
+
+_MOST_HINTS = 50  # per object: finding the nearest name takes a millisecond, and a hostile file has 10,000 fields
+
+
+def _unknown(root: type[BaseModel], model: type[BaseModel], name: str, *, hint: bool) -> str:
+    aliases = [info.alias for info in model.model_fields.values() if info.alias]
+    names = [*aliases, *unsupported.FIELDS.get(model.__name__, {})]
+    text = f"unknown field {shown(name)}"
+    if not hint:
+        return text
+    if meant := nearest(name, names):
+        return f"{text}: did you mean {meant!r}?"
+    if ending := next((known for known in names if known.lower().endswith(name.lower())), None):
+        return f"{text}: did you mean {ending!r}?"  # `secret.name` is `secretName`
+    if elsewhere := _where(root, name):
+        return f"{text} here: it belongs to {elsewhere}"
+    return f"{text}: there are {', '.join(sorted(aliases))}"
+
+
+def _where(root: type[BaseModel], name: str) -> str | None:
+    """The path, near the top, of the one mapping that has a field of this name: for fields at the wrong depth."""
+    level: list[tuple[str, type[BaseModel]]] = [("", root)]
+    for _ in range(5):
+        deeper: list[tuple[str, type[BaseModel]]] = []
+        for path, model in level:
+            for info in model.model_fields.values():
+                if info.alias == name and path:
+                    return path.removeprefix(".")
+                if inner := _model_in(info.annotation):
+                    many = "[]" if "tuple" in str(info.annotation) else ""
+                    deeper.append((f"{path}.{info.alias}{many}", inner))
+        level = deeper
+    return None
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    given = detail["input"]
+    match detail["type"]:
+        case "missing":
+            return "is required"
+        case "value_error":
+            return str(context["error"])
+        case "literal_error":
+            return _choice(given, str(context["expected"]), detail["loc"])
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}"
+        case "int_type" | "int_from_float" | "int_parsing_size":
+            return f"must be a whole number, not {describe(given)}"
+        case "bool_type":
+            word = given.lower() if isinstance(given, str) else ""
+            return f"must be true or false, not {word if word in ('yes', 'no', 'on', 'off') else describe(given)}"
+        case "string_type":
+            return f"must be a text, not {describe(given)}"
+        case "tuple_type":
+            return f"must be a list, not {describe(given)}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"must be a mapping, not {describe(given)}"
+        case "string_pattern_mismatch":
+            return "holds characters that are not allowed here"
+        case _:
+            return detail["msg"]
+
+
+def _choice(given: Any, expected: str, loc: tuple[str | int, ...]) -> str:
+    choices = [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]
+    if not isinstance(given, str):
+        return f"must be {' or '.join(choices)}, not {describe(given)}"
+    for fields in unsupported.VALUES.values():
+        if given in fields.get(str(loc[-1]), ()):
+            return f"{given}: {NOT_YET}"
+    meant = nearest(given, choices)
+    return f"must be {' or '.join(choices)}, not {shown(given)}" + (f": did you mean {meant}?" if meant else "")

@@ -1,0 +1,180 @@
+"""Processes of this host, told apart for certain: identity, end, signals, and a connection from inside their network.
+
+In: process ids that the engine names. Out: runtime.Process (pid and start time, which together never repeat within one boot), waiting and
+signalling by pidfd where the kernel has it. Effects: signals, sockets. Knows nothing of the engine. Next: podman_runtime.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+from nodeagent.runtime import Process, RuntimeFault
+
+POLL_S = 0.2  # where the kernel has no pidfd (before 5.3)
+_CLONE_NEWNET = 0x40000000
+
+
+def find(pid: int) -> Optional[Process]:
+    """The process of that id now; None when there is none (a zombie is none: it will never run again)."""
+    if pid <= 0:
+        return None
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    after_name = stat[stat.rfind(b")") + 2 :].split()
+    if after_name[0] in (b"Z", b"X"):
+        return None
+    return Process(pid, int(after_name[19]))
+
+
+def is_alive(process: Process) -> bool:
+    return find(process.pid) == process
+
+
+async def wait_exit(process: Process) -> None:
+    """Returns when `process` is gone."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    except OSError:  # an old kernel, or no descriptor left
+        while is_alive(process):  # noqa: ASYNC110  # nothing tells us
+            await asyncio.sleep(POLL_S)
+        return
+    try:
+        if is_alive(process):  # asked again: the descriptor could be that of a later process with the same id
+            await _readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def send_signal(process: Process, number: int) -> None:
+    """No error when it is gone. Raises PermissionError when it belongs to somebody else."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    except OSError:
+        if is_alive(process):
+            _kill(process.pid, number)
+        return
+    try:
+        if is_alive(process):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+    finally:
+        os.close(descriptor)
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL for a process and all that descends from it; what we may not kill is left."""
+    for victim in (*_descendants(pid), pid):
+        _kill(victim, signal.SIGKILL)
+
+
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return
+    for child in children:
+        yield from _descendants(int(child))
+        yield int(child)
+
+
+async def connect_inside(process: Process, port: int, timeout_s: float) -> Any:
+    """(reader, writer) of a connection to 127.0.0.1:`port` made inside the network namespace of `process`.
+
+    Raises RuntimeFault: not-found when the process is gone, failed when nothing listens or the namespace is closed to us, timeout.
+    """
+    try:
+        connection = await asyncio.wait_for(connected_inside(process, "127.0.0.1", port), timeout_s)
+    except asyncio.TimeoutError:
+        raise RuntimeFault("timeout", f"port {port}: no connection within {timeout_s:g} s") from None
+    except OSError as error:
+        raise RuntimeFault("failed", f"port {port}: {os.strerror(error.errno) if error.errno else error}") from None
+    return await asyncio.open_connection(sock=connection)
+
+
+async def connected_inside(process: Process, address: str, port: int) -> socket.socket:
+    """A connection made inside the network namespace of `process`; `address` is numeric.
+
+    Raises OSError, RuntimeFault (not-found when the process is gone).
+    """
+    connection = await _socket_inside(process, socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _socket_inside(process: Process, family: int) -> socket.socket:
+    """A socket belongs to the namespace that it was made in: a thread of its own enters that, which concerns this thread only, makes the
+    socket, and ends."""
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[socket.socket] = loop.create_future()
+
+    def settle(connection: Optional[socket.socket], error: Optional[Exception]) -> None:
+        if made.done():
+            if connection is not None:
+                connection.close()
+        elif error is not None:
+            made.set_exception(error)
+        else:
+            assert connection is not None
+            made.set_result(connection)
+
+    def work() -> None:
+        connection, failure = None, None
+        try:
+            connection = _make_socket(process, family)
+        except Exception as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, connection, failure)
+
+    threading.Thread(target=work, name="socket", daemon=True).start()
+    return await made
+
+
+def _make_socket(process: Process, family: int) -> socket.socket:
+    try:
+        namespace = os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY)
+    except FileNotFoundError:
+        raise RuntimeFault("not-found", "the pod is not running") from None
+    try:
+        if not is_alive(process):
+            raise RuntimeFault("not-found", "the pod is not running")
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(namespace, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"cannot enter the pod's network: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(namespace)
+    connection = socket.socket(family)
+    connection.setblocking(False)
+    return connection

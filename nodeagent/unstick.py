@@ -1,0 +1,106 @@
+"""Ends the process of ours that a hanging Podman waits for.
+
+Podman's calls all wait when one process keeps a container's lock: known cases are a `podman container cleanup` whose network helper hangs
+(containers/podman#29646; killing the holder heals), and the service itself. In: which service, which containers are ours. Out: what was
+killed, in words. Nobody else's process is touched, and no container's: conmon and payloads are not looked at. Next: podman_runtime.
+"""
+
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from nodeagent import process
+from nodeagent.runtime import Process
+
+STUCK_S = 10.0  # what a healthy helper never takes
+SERVICE_HANGS_S = 20.0  # the service itself is given up when nothing else explains its silence
+CONNECT_S = 2.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# what the service starts and waits for; never those that live as long as a pod (conmon, slirp4netns, pasta, rootlessport …)
+_HELPERS = ("netavark", "crun", "runc")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A process that may be what Podman waits for."""
+
+    process: Process
+    words: str
+
+
+def unstick(socket_path: str, ids: Collection[str], hanging_s: float) -> tuple[str, ...]:
+    """Kills helpers of ours that are stuck; when there are none and Podman has hung for long, its service, which systemd starts anew.
+
+    Args:
+        socket_path: our service's socket.
+        ids: of our containers, infra containers and Podman pods.
+        hanging_s: since when the service does not answer.
+    """
+    service = listener_of(socket_path)
+    victims = list(_stuck_helpers(service, frozenset(ids)))
+    if not victims and service is not None and hanging_s >= SERVICE_HANGS_S:
+        victims = [Found(service, "Podman's service")]
+    return tuple(
+        f"{victim.words} (process {victim.process.pid})" for victim in victims if _end(victim.process, service)
+    )
+
+
+def _end(victim: Process, service: Optional[Process]) -> bool:
+    try:
+        if victim == service:
+            process.send_signal(victim, signal.SIGKILL)  # itself alone: conmon may be its child
+        elif process.is_alive(victim):
+            process.kill_tree(victim.pid)
+    except PermissionError:
+        return False
+    return True
+
+
+def listener_of(socket_path: str) -> Optional[Process]:
+    """Who listens at a unix socket, also when it is frozen; None when nobody does."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(CONNECT_S)
+        try:
+            connection.connect(socket_path)
+            pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except OSError:
+            return None
+    return process.find(pid)
+
+
+def _stuck_helpers(service: Optional[Process], ids: frozenset[str]) -> Iterator[Found]:
+    for entry in Path("/proc").glob("[0-9]*"):
+        found = process.find(int(entry.name))
+        if found is None or found == service or _age_s(found) < STUCK_S:
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0")
+            name = words[0].rpartition("/")[2]
+            if name == "podman" and _cleans_up_ours(entry, words, ids):
+                yield Found(found, "podman container cleanup")
+            elif name in _HELPERS and service is not None and _parent(entry) == service.pid:
+                yield Found(found, name)
+        except OSError:  # it has ended
+            continue
+
+
+def _cleans_up_ours(entry: Path, words: list[str], ids: frozenset[str]) -> bool:
+    """The container is the last argument; its pod stands in the path of its control group."""
+    if "container" not in words or words[words.index("container") + 1 :][:1] != ["cleanup"]:
+        return False
+    return words[-1] in ids or any(pod in (entry / "cgroup").read_text() for pod in ids)
+
+
+def _parent(entry: Path) -> int:
+    return int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
+
+
+def _age_s(found: Process) -> float:
+    started_s = found.start_ticks / _TICKS_PER_S
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s

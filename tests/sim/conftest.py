@@ -1,0 +1,38 @@
+"""Adds up what the simulated runs lived through and prints it after the tests; works the same under pytest-xdist."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from _pytest.terminal import TerminalReporter
+
+PROPERTY = "sshoal-sim"
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    faults: Counter[str] = Counter()
+    runs, passes, simulated_s = 0, 0, 0.0
+    for outcome in _outcomes(terminalreporter):
+        runs += 1
+        passes += outcome["passes"]
+        simulated_s += outcome["simulated_s"]
+        faults.update(outcome["faults"])
+    if runs:
+        terminalreporter.section("simulation")
+        terminalreporter.write_line(
+            f"{runs} seeds, {simulated_s / 3600:.0f} simulated hours, {passes} passes, {faults.total()} faults:"
+        )
+        terminalreporter.write_line(", ".join(f"{count} × {fault}" for fault, count in sorted(faults.items())))
+
+
+def _outcomes(reporter: TerminalReporter) -> list[dict[str, object]]:
+    reports = [report for kind in ("passed", "failed") for report in reporter.stats.get(kind, [])]
+    return [
+        json.loads(value)
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+        if name == PROPERTY
+    ]

@@ -1,0 +1,192 @@
+"""`backup` and `restore`: what is in the file, who may read it, what a restored store may do."""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.act.lock import pass_lock
+from controller.act.secrets import Sealer
+from controller.act.store import Store
+from controller.act.store.backup import EPOCHS_SKIPPED, read_backup, restore_backup, write_backup
+from controller.model.errors import AnotherController, StoreError, UsageError
+from controller.model.plan import Change
+from tests import builders
+from tests.shell import Shell
+
+CANARY = "canary-3141"
+
+
+@pytest.fixture
+def kept(full: Shell) -> Shell:
+    """With a sealed secret and its key; keys.db is a backup of it."""
+    sealer = Sealer.load(full.context / "secrets.key", create=True)
+    values = {"password": base64.b64encode(CANARY.encode()).decode()}
+    store = full.store()
+    store.edit(secrets={"default/keys": sealer.seal("default/keys", values)})
+    store.close()
+    code, out, err = full("backup", "keys.db")
+    assert (code, "6 objects" in out, "values of 1 secrets are sealed" in err) == (0, True, True)
+    return full
+
+
+def names(store: Path) -> set[str]:
+    with closing(Store(store)) as opened:
+        return {record.meta.name for record in opened.load().all()}
+
+
+def test_a_backup_is_one_file_for_its_owner_alone(kept: Shell) -> None:
+    found = sorted(path.name for path in kept.home.iterdir() if "keys.db" in path.name or "sshoal-backup" in path.name)
+    assert found == ["keys.db"]
+    assert (kept.home / "keys.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_without_the_option_neither_key_nor_value_is_in_it(kept: Shell) -> None:
+    key = (kept.context / "secrets.key").read_bytes().strip()
+    data = (kept.home / "keys.db").read_bytes()
+    assert key not in data and base64.b64encode(key) not in data
+    assert CANARY.encode() not in data and base64.b64encode(CANARY.encode()) not in data
+    assert read_backup(kept.home / "keys.db").key is None
+
+
+def test_a_file_that_is_there_is_replaced_only_when_asked(kept: Shell) -> None:
+    before = (kept.home / "keys.db").read_bytes()
+    code, _, err = kept("backup", "keys.db")
+    assert (code, "exists already" in err) == (2, True)
+    assert (kept.home / "keys.db").read_bytes() == before
+    assert kept("backup", "keys.db", "--force")[0] == 0
+
+
+def test_a_lost_context_is_restored_with_its_secrets(kept: Shell) -> None:
+    key = (kept.context / "secrets.key").read_bytes()
+    assert kept("backup", "all.db", "--with-key")[0] == 0
+    for file in kept.context.iterdir():
+        file.unlink()
+    code, out, err = kept("restore", "all.db")
+    assert (code, err) == (0, "") and "6 objects" in out
+    assert ((kept.context / "secrets.key").read_bytes(), (kept.context / "secrets.key").stat().st_mode & 0o777) == (key, 0o600)  # fmt: skip
+    assert (kept.context / "store.db").stat().st_mode & 0o777 == 0o600
+    with closing(kept.store()) as store:
+        ((digest, sealed),) = store.sealed_secrets(["default/keys"]).values()
+    value = Sealer.load(kept.context / "secrets.key").unseal("default/keys", digest, sealed).data["password"]
+    assert base64.b64decode(value).decode() == CANARY
+    assert kept("get", "pods", "-o", "name", "--cached")[1] == "pod/lonely\n"
+
+
+def test_secrets_whose_key_is_lost_are_told(kept: Shell) -> None:
+    (kept.context / "secrets.key").unlink()
+    assert "secrets cannot be read until their key is back" in kept("restore", "keys.db", "--yes")[2]
+
+
+def test_another_key_that_is_there_is_kept(kept: Shell) -> None:
+    kept("backup", "all.db", "--with-key")
+    (kept.context / "secrets.key").write_bytes(b"another")
+    assert kept("restore", "all.db", "--yes")[0] == 0
+    assert (kept.context / "secrets.key.before-restore").read_bytes() == b"another"
+
+
+def test_nothing_is_replaced_unasked(kept: Shell) -> None:
+    code, out, err = kept("restore", "keys.db")
+    assert (code, "nobody can be asked" in err, "it replaces 6 objects" in out) == (2, True, True)
+    assert not list(kept.context.glob("*.before-restore"))
+
+
+def test_what_came_after_the_backup_is_gone_and_kept_beside(kept: Shell) -> None:
+    kept("create", "namespace", "later")
+    assert kept("restore", "keys.db", "--yes")[0] == 0
+    assert "later" not in names(kept.context / "store.db")
+    before = read_backup(kept.context / "store.db.before-restore")
+    assert before.objects == 7
+
+
+def test_a_restore_can_be_undone_by_restoring_what_it_put_aside(kept: Shell) -> None:
+    kept("create", "namespace", "later")
+    kept("restore", "keys.db", "--yes")
+    assert kept("restore", "context/store.db.before-restore", "--yes")[0] == 0
+    assert "later" in names(kept.context / "store.db")
+
+
+def test_while_another_run_is_active_nothing_is_restored(kept: Shell) -> None:
+    kept("create", "namespace", "later")
+    with pass_lock(kept.context / "pass.lock"):
+        assert kept("restore", "keys.db", "--yes")[0] == AnotherController.exit_code
+    assert "later" in names(kept.context / "store.db")
+
+
+def test_a_restored_store_has_an_epoch_of_its_own_and_the_serials_that_were_saved(tmp_path: Path) -> None:
+    """Serials stay: an agent that has a higher one shows that the store is behind it. Epochs do not meet those taken since."""
+    with closing(Store(tmp_path / "store.db", create=True)) as store:
+        node = builders.node("node1")
+        store.edit([node])
+        store.commit((), new_serials=["node1"])
+        write_backup(tmp_path / "store.db", tmp_path / "b.db", key=None, now_s=1.0)
+        saved, serial, cluster = store.epoch(), store.load().serial, store.cluster_id
+        present = store.load().nodes["node1"]
+        store.commit([Change("update", replace(present, cordoned=True), "", "")], new_serials=["node1"])
+    for _ in range(5):
+        with closing(Store(tmp_path / "store.db")) as later:
+            last = later.take_epoch()
+    restore_backup(tmp_path / "b.db", tmp_path / "store.db", tmp_path / "key", now_s=2.0)
+    with closing(Store(tmp_path / "store.db")) as restored:
+        assert (restored.cluster_id, restored.load().serial) == (cluster, serial)
+        assert restored.epoch().number == saved.number + EPOCHS_SKIPPED > last.number
+        assert restored.epoch().id not in (saved.id, last.id)
+        assert restored.take_epoch().number > saved.number + EPOCHS_SKIPPED
+        assert not restored.load().nodes["node1"].cordoned
+
+
+def test_a_controller_of_the_former_store_notices(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "store.db", create=True)) as former:
+        former.take_epoch()
+        write_backup(tmp_path / "store.db", tmp_path / "b.db", key=None, now_s=1.0)
+        restore_backup(tmp_path / "b.db", tmp_path / "store.db", tmp_path / "key", now_s=2.0)
+        with pytest.raises(AnotherController, match="took over"):
+            former.commit(())
+
+
+def test_a_damaged_store_is_put_aside_and_replaced(kept: Shell) -> None:
+    (kept.context / "store.db").write_bytes(b"not a database" * 1000)
+    code, out, err = kept("restore", "keys.db", "--yes")
+    assert code == 0 and "cannot be read" in out, err
+    assert (kept.context / "store.db.before-restore").read_bytes().startswith(b"not a database")
+    assert "lonely" in names(kept.context / "store.db")
+
+
+def test_what_is_no_backup_changes_nothing(kept: Shell) -> None:
+    (kept.home / "text").write_text("hello" * 1000)
+    (kept.home / "empty").write_text("")
+    torn = (kept.home / "keys.db").read_bytes()
+    (kept.home / "torn").write_bytes(torn[: len(torn) // 2])
+    with closing(sqlite3.connect(kept.home / "newer")) as newer, closing(sqlite3.connect(kept.home / "keys.db")) as old:
+        old.backup(newer)
+        newer.execute("PRAGMA user_version = 99")
+    before = names(kept.context / "store.db")
+    for name, code in (("text", 2), ("empty", 2), ("torn", 1), ("newer", 1), ("nothere", 2)):
+        assert kept("restore", name, "--yes")[0] == code, name
+    assert "text is no backup of sshoal's" in kept("restore", "text", "--yes")[2]
+    assert names(kept.context / "store.db") == before
+    assert not list(kept.context.glob("*.before-restore"))
+
+
+def test_a_backup_is_made_while_others_write(tmp_path: Path) -> None:
+    """A transaction that is open is not in it, and does not hold it up."""
+    with closing(Store(tmp_path / "store.db", create=True)) as store:
+        store.edit([builders.bare_pod("one")])
+        with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("DELETE FROM records")
+            found = write_backup(tmp_path / "store.db", tmp_path / "b.db", key=None, now_s=1.0)
+            writer.execute("ROLLBACK")
+    assert found.objects == 1
+
+
+def test_errors_name_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no directory"):
+        write_backup(tmp_path / "store.db", tmp_path / "no" / "b.db", key=None, now_s=1.0)
+    with pytest.raises(StoreError):
+        write_backup(tmp_path / "store.db", tmp_path / "b.db", key=None, now_s=1.0)

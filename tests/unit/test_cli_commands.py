@@ -1,0 +1,289 @@
+"""The commands as they are typed: what they print, where, and with which exit code. A real store in tmp_path, no hosts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from controller.act.lock import pass_lock
+from tests import builders
+from tests.shell import Shell
+
+# ---- start ----
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """What costs tens of milliseconds each is imported by the commands that need it."""
+    heavy = (
+        "asyncio",
+        "asyncssh",
+        "pydantic",
+        "yaml",
+        "sqlite3",
+        "rich",
+        "cryptography",
+        "tenacity",
+        "nodeagent.protocol",
+    )
+    program = "import sys, controller.cli.main; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(heavy) & set(loaded)
+
+
+# ---- errors ----
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        pytest.param(["get", "podz"], "knows no kind 'podz'", "did you mean", id="unknown kind"),
+        pytest.param(["get", "pods", "-o", "xml"], "-o xml", "json", id="unknown format"),
+        pytest.param(["get", "pods", "-l", "a=b=c"], "is not a label selector", "app=web", id="selector"),
+        pytest.param(["get", "pods", "-w", "-o", "json"], "--watch", "-o table", id="watch as json"),
+        pytest.param(["get", "pods,events", "--cached"], "shown by themselves", "sshoal events", id="events among others"),
+        pytest.param(["get", "events", "-o", "name", "--cached"], "-o name", "json", id="events have no names"),
+        pytest.param(["get", "pod", "nothere", "--cached"], 'pod "nothere" not found', "", id="no such pod"),
+        pytest.param(["describe", "deploy", "nothere", "--cached"], "not found", "", id="describe of nothing"),
+        pytest.param(["node", "cordon", "nod1"], "no node 'nod1'", "did you mean node1?", id="misspelt node"),
+        pytest.param(["node", "confirm-dead", "node1"], "how it is known", "--powered-off", id="dead without a reason"),
+        pytest.param(
+            ["node", "confirm-dead", "node1", "--wiped", "--yes"], "answered when it was last asked", "", id="dead though it answers"
+        ),
+        pytest.param(["node", "forget", "node1"], "nobody can be asked", "--yes", id="no terminal to ask"),
+        pytest.param(["logs", "web"], 'pod "web" not found', "", id="logs of no pod"),
+        pytest.param(["logs", "lonely"], "on no node yet", "describe pod lonely", id="logs of a pod without a node"),
+        pytest.param(["logs", "configmap/settings"], "has no containers", "", id="logs of a config map"),
+        pytest.param(["exec", "lonely"], "missing argument", "sshoal exec --help", id="exec without a command"),
+        pytest.param(["port-forward", "lonely", "99999"], "no port", "9000:8080", id="port out of range"),
+        pytest.param(["image", "push", "x.tar", "-i", "n1,"], "there is no archive", "podman save", id="no archive"),
+        pytest.param(["inventory", "list"], "no inventory", "sshoal init", id="no inventory"),
+        pytest.param(["inventory", "list", "-i", "nothere.ini"], "no such inventory", "comma", id="inventory not there"),
+        pytest.param(["init", "root@"], "names no host", "root@192.0.2.10", id="no host to begin with"),
+        pytest.param(["init", "a", "--key", "nokey"], "there is no key", "ssh-keygen", id="no key"),
+        pytest.param(["create", "namespace", "No_Good"], "No_Good", "", id="bad namespace"),
+    ],
+)  # fmt: skip
+def test_wrong_input_gets_one_clear_error_and_exit_code_2(
+    full: Shell, words: list[str], message: str, hint: str
+) -> None:
+    code, _, err = full(*words)
+    assert code == 2
+    assert message in err and hint in err
+    assert "Traceback" not in err
+
+
+def test_without_a_store_the_error_says_how_to_begin(shell: Shell) -> None:
+    code, _, err = shell("get", "pods")
+    assert code == 1 and "there is no store" in err and "sshoal init" in err
+
+
+# ---- reading ----
+
+
+def test_get_without_an_inventory_says_that_it_shows_what_was_stored(full: Shell) -> None:
+    code, out, err = full("get", "deployments")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]
+    assert out.splitlines()[1].split()[:2] == ["web", "0/3"]
+    assert "last pass stored" in err
+
+
+def test_cached_asks_nobody_and_says_nothing(full: Shell) -> None:
+    assert full("get", "pods", "--cached", "-i", "n1,")[2] == ""
+
+
+def test_get_all_marks_each_name_with_its_kind(full: Shell) -> None:
+    _, out, _ = full("get", "all", "--cached")
+    assert "pod/lonely" in out and "deployment.apps/web" in out
+
+
+def test_names_are_for_other_commands_to_read(full: Shell) -> None:
+    assert full("get", "deploy,po", "-o", "name", "--cached")[1].split() == ["deployment.apps/web", "pod/lonely"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"), [("app=web", True), ("app!=web", False), ("app in (a,web)", True), ("!app", False)]
+)
+def test_a_selector_chooses_by_labels(full: Shell, labels: str, found: bool) -> None:
+    _, out, err = full("get", "pods", "-l", labels, "--cached")
+    assert ("lonely" in out) == found
+    assert ("no pods found in namespace default" in err) == (not found)
+
+
+def test_one_named_object_is_printed_as_itself_and_several_as_a_list(full: Shell) -> None:
+    one = json.loads(full("get", "pod", "lonely", "-o", "json", "--cached")[1])
+    both = json.loads(full("get", "pods", "-o", "json", "--cached")[1])
+    assert one["kind"] == "Pod" and one["metadata"]["name"] == "lonely"
+    assert both["kind"] == "List" and both["items"] == [one]
+
+
+def test_another_namespace_shows_nothing_of_this_one(full: Shell) -> None:
+    _, out, err = full("get", "pods", "-n", "staging", "--cached")
+    assert out == "" and "namespace staging" in err
+
+
+def test_all_namespaces_have_a_column(full: Shell) -> None:
+    assert full("get", "cm", "-A", "--cached")[1].split()[:2] == ["NAMESPACE", "NAME"]
+
+
+def test_events_can_be_asked_of_one_object(full: Shell) -> None:
+    _, out, _ = full("events", "--for", "deployment/web", "--cached")
+    assert "Scaled" in out and "deployment/web" in out
+    assert "no events" in full("events", "--for", "pod/lonely", "--cached")[2]
+
+
+def test_while_another_controller_works_a_wait_counts_on_hosts_that_are_no_nodes_yet(shell: Shell) -> None:
+    store = shell.store()
+    store.edit([replace(builders.bare_pod("lonely"), unplaced="there are no nodes yet")])
+    store.close()
+    (shell.home / "hosts.ini").write_text("node1 ansible_host=192.0.2.1\n")
+    with pass_lock(shell.context / "pass.lock"):
+        code, _, told = shell("wait", "pod/lonely", "--timeout", "0.1s")
+        assert (code, "no node: there are no nodes yet" in told) == (3, True), "no host can come: that is trouble"
+        code, _, told = shell("wait", "pod/lonely", "--timeout", "0.1s", "-i", "hosts.ini")
+        assert (code, "no node" in told) == (3, False)
+
+
+def test_a_command_that_waits_for_another_controller_goes_on_alone_when_that_one_ends(shell: Shell) -> None:
+    (shell.home / "hosts.ini").write_text("node1 ansible_host=127.0.0.1 ansible_port=1\n")
+    store = shell.store()
+    store.edit([builders.bare_pod("lonely")])
+    with ExitStack() as other:
+        other.enter_context(pass_lock(shell.context / "pass.lock"))
+        ends = threading.Timer(0.5, other.close)
+        ends.start()
+        code, _, told = shell("wait", "pod/lonely", "--timeout", "4s", "-i", "hosts.ini")
+        ends.join()
+    assert (code, "node1 gives no report" in told) == (3, True)
+    store.close()
+
+
+def test_describe_shows_the_events_of_the_object(full: Shell) -> None:
+    _, out, _ = full("describe", "deployment", "web", "--cached")
+    assert out.startswith("Name:             web") and "is scaled to 3" in out
+
+
+# ---- changing ----
+
+
+def test_cordon_is_recorded_and_told_once(full: Shell) -> None:
+    assert full("node", "cordon", "node1")[1] == "node/node1 cordoned\n"
+    assert full("node", "cordon", "node1")[1] == "node/node1 is cordoned already\n"
+    store = full.store()
+    assert store.load().nodes["node1"].cordoned
+    store.close()
+    assert full("node", "uncordon", "node1")[1] == "node/node1 uncordoned\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scale", "deployment/web", "--replicas", "2"),
+        ("delete", "deployment/web"),
+        ("rollout", "status", "deployment/web"),
+        ("rollout", "restart", "deployment/web"),
+        ("rollout", "pause", "deployment/web"),
+    ],
+    ids=" ".join,
+)
+def test_every_verb_asks_for_the_vault_password_that_it_is_told_to(full: Shell, words: tuple[str, ...]) -> None:
+    (full.home / "hosts.ini").write_text("node1 ansible_host=192.0.2.1\n")
+    code, _, told = full(*words, "-i", "hosts.ini", "--vault-id", "dev@prompt")
+    assert (code, "the vault id 'dev' wants a prompt, and nobody can be asked here" in told) == (2, True)
+
+
+def test_only_a_host_of_the_inventory_is_taken_over(shell: Shell) -> None:
+    (shell.home / "hosts.ini").write_text("node1 ansible_host=192.0.2.1\n")
+    code, _, told = shell("node", "takeover", "node2", "--yes", "-i", "hosts.ini")
+    assert (code, "there is no host 'node2' in the inventory" in told) == (2, True)
+
+
+def test_a_namespace_is_created_once(full: Shell) -> None:
+    assert full("create", "namespace", "blue")[1] == "namespace/blue created\n"
+    assert full("create", "namespace", "blue")[1] == "namespace/blue unchanged\n"
+
+
+# ---- inventory ----
+
+
+def test_an_inventory_that_is_a_program_is_run_only_when_asked(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = shell.home / "hosts.sh"
+    program.write_text('#!/bin/sh\necho \'{"web": {"hosts": ["a"]}, "_meta": {"hostvars": {}}}\'\n')
+    program.chmod(0o755)
+    code, _, err = shell("inventory", "graph", "-i", str(program))
+    assert code == 2 and "--allow-executable-inventory" in err
+    assert "|--a" in shell("inventory", "graph", "-i", str(program), "--allow-executable-inventory")[1]
+    monkeypatch.setenv("SSHOAL_ALLOW_EXECUTABLE_INVENTORY", "1")
+    assert "|--a" in shell("inventory", "graph", "-i", str(program))[1]
+
+
+def test_init_refuses_to_overwrite_another_inventory(shell: Shell) -> None:
+    (shell.home / "hosts.ini").write_text("[mine]\na\n")
+    code, _, err = shell("init", "root@192.0.2.1")
+    assert code == 2 and "says something else" in err
+    assert (shell.home / "hosts.ini").read_text() == "[mine]\na\n"
+
+
+# ---- why and what if -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent(shell: Shell) -> Shell:
+    """The only host has a closed port: what is asked of it is told as not known."""
+    store = shell.store()
+    store.edit([builders.deployment("web"), builders.bare_pod("lonely"), builders.node("node1")])
+    store.close()
+    (shell.home / "hosts.ini").write_text("node1 ansible_host=127.0.0.1 ansible_port=1 ansible_user=root\n")
+    return shell
+
+
+def test_explain_tells_each_nodes_verdict_and_that_a_host_was_not_seen(silent: Shell) -> None:
+    code, out, err = silent("explain", "pod/lonely", "-i", "hosts.ini")
+    assert code == 4
+    assert out.splitlines()[0] == "pod default/lonely has no node"
+    assert "NodeReady: Unseen" in out
+    assert "note: node1 gives no report" in err
+    code, out, _ = silent("explain", "lonely", "-i", "hosts.ini", "-o", "json")
+    assert (code, json.loads(out)["nodes"][0]["fits"]) == (4, False)
+
+
+def test_explain_is_about_pods_that_exist(silent: Shell) -> None:
+    assert silent("explain", "deployment/web", "-i", "hosts.ini")[0] == 2
+    code, _, err = silent("explain", "pod/nobody", "-i", "hosts.ini")
+    assert code != 0
+    assert err.splitlines()[0] == 'error: pod "nobody" not found in namespace default'
+
+
+def test_simulate_ends_with_3_when_pods_would_run_nowhere(silent: Shell) -> None:
+    code, out, _ = silent("simulate", "--lose", "node1", "-i", "hosts.ini")
+    assert code == 3
+    assert "! pod default/lonely would run nowhere" in out
+    code, out, _ = silent("simulate", "--add", "4cpu,8Gi", "-i", "hosts.ini")
+    assert "+ pod default/lonely would run on new-1" in out
+    assert code == 4  # all would run, but a host could not be asked
+
+
+def test_simulate_applies_manifests_without_declaring_them(silent: Shell) -> None:
+    (silent.home / "new.yaml").write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: fresh}\nspec: {containers: [{name: c, image: 'i:1'}]}\n"
+    )
+    code, out, _ = silent("simulate", "-f", "new.yaml", "--add", "1cpu,1Gi", "-i", "hosts.ini")
+    assert (code, "+ pod default/fresh would run on new-1" in out) == (4, True)
+    assert "fresh" not in silent("get", "pods", "--cached")[1]
+
+
+def test_simulate_refuses_what_it_cannot_imagine(silent: Shell) -> None:
+    assert silent("simulate", "--add", "big", "-i", "hosts.ini")[0] == 2
+    assert silent("simulate", "--lose", "node9", "-i", "hosts.ini")[0] != 0
+
+
+def test_rebalance_only_shows(silent: Shell) -> None:
+    assert silent("rebalance", "-i", "hosts.ini")[0] == 2
+    code, out, _ = silent("rebalance", "--plan", "-i", "hosts.ini")
+    assert (code, out) == (4, "every pod is where it would be placed now\n")

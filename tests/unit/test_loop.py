@@ -1,0 +1,296 @@
+"""The loop over simulated hosts: what a pass does, what it must not do, and what wakes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.act.fleet import Deadlines, Fleet
+from controller.act.secrets import Sealer
+from controller.act.store import Store
+from controller.loop import Controller, Pass
+from controller.model.cluster import Settings
+from controller.model.errors import AnotherController
+from controller.model.plan import Change
+from tests.sim.host import task_factory
+from tests.sim.world import SimDeployer, SimWorld
+from tests.simloop import simulate
+
+
+class Run:
+    """A simulated world without faults, and a controller over it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.world = SimWorld(1, directory)
+        self.world.unlisted.clear()
+        self.path = directory / "store.db"
+        self.store = Store(self.path)
+        self.network = self.world.network()
+        self.fleet = Fleet(self.network, SimDeployer(self.world), Deadlines(poll_s=2.0, missed_s=0.25))
+        self.controller = self.another(self.store)
+        self.world.configure("text")
+
+    def another(self, store: Store) -> Controller:
+        world = self.world
+        return Controller(
+            store, self.fleet, Sealer(b"k" * 32), lambda: world.inventory, world.now, Settings(period_s=10.0)
+        )
+
+    async def converge(self) -> Pass:
+        """Until the declared state is reached."""
+        return await self.controller.settle(120.0)
+
+    @property
+    def mutations(self) -> int:
+        return sum(host.podman.mutations.total() for host in self.world.hosts.values())
+
+    @property
+    def running(self) -> int:
+        return sum(len(host.podman.running()) for host in self.world.hosts.values())
+
+
+Body = Callable[[Run], Awaitable[None]]
+
+
+def player(directory: Path) -> Callable[[Body], None]:
+    """Runs a test's body in virtual time over a world of its own."""
+
+    def play(body: Body) -> None:
+        async def main() -> None:
+            asyncio.get_running_loop().set_task_factory(task_factory)  # type: ignore[arg-type]
+            run = Run(directory)
+            try:
+                await body(run)
+            finally:
+                await run.fleet.close()
+                for host in run.world.hosts.values():
+                    host.kill_agent()
+                run.store.close()
+                run.world.store.close()
+
+        simulate(main())
+
+    return play
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[[Body], None]:
+    return player(tmp_path)
+
+
+def test_what_is_declared_runs_and_settle_says_so(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        run.world.apply("web", 4, "app:1")
+        done = await run.converge()
+        assert done.settled
+        assert run.running == 4
+
+    play(body)
+
+
+def test_settle_ends_with_its_budget_and_says_that_it_is_not_done(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        run.world.apply("web", 2, "bad:never-ready")
+        begun_s = asyncio.get_running_loop().time()
+        done = await run.controller.settle(20.0)
+        assert not done.settled
+        assert asyncio.get_running_loop().time() - begun_s < 30.0
+
+    play(body)
+
+
+def test_a_pass_over_a_converged_world_writes_nothing_and_changes_nothing(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        run.world.apply("web", 4, "app:1")
+        await run.converge()
+        await asyncio.sleep(30.0)
+        await run.controller.one_pass()
+        counter, changes = run.store.load().counter, run.mutations
+        done = await run.controller.one_pass()
+        assert (done.plan.changes, dict(done.pushed)) == ((), {})
+        assert (run.store.load().counter, run.mutations) == (counter, changes)
+
+    play(body)
+
+
+def test_a_preview_tells_what_would_happen_and_does_nothing(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        run.world.apply("web", 2, "app:1")
+        await run.converge()
+        counter, changes = run.store.load().counter, run.mutations
+        web = next(iter(run.store.load().deployments.values()))
+        spec = {**web.source["spec"], "replicas": 5}
+        more = replace(web, source={**web.source, "spec": spec})
+        done = await run.controller.preview([Change("scale", more, "asked")])
+        assert sum(change.verb == "bind" for change in done.plan.changes) == 3
+        assert (run.store.load().counter, run.mutations) == (counter, changes)
+
+    play(body)
+
+
+def test_a_registry_is_asked_once_per_revision_and_all_nodes_are_told_the_same_bytes(
+    play: Callable[[Body], None],
+) -> None:
+    async def body(run: Run) -> None:
+        hosts = run.world.hosts.values()
+        for host in hosts:
+            host.podman.present.discard("app:1")
+        run.world.apply("web", 4, "app:1")
+        done = await run.converge()
+        assert done.settled
+        assert sum(host.podman.calls["resolve"] for host in hosts) == 1
+        [revision] = run.store.load().replica_sets.values()
+        [pin] = (revision.images or {}).values()
+        assert pin.startswith("manifest:sha256:")
+        told = [
+            container.pin for wanted in done.plan.wanted.values() for pod in wanted.pods for container in pod.containers
+        ]
+        assert told == [pin] * 4
+        run.world.scale("web", 6)
+        await run.converge()
+        assert sum(host.podman.calls["resolve"] for host in hosts) == 1
+
+    play(body)
+
+
+def test_a_registry_that_does_not_answer_holds_up_nothing_and_is_told(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        first = next(iter(run.world.hosts.values()))
+        first.podman.present.discard("app:1")
+        for host in run.world.hosts.values():
+            host.faults.pull_failures["app:1"] = "429 too many requests"
+        run.world.apply("web", 4, "app:1")
+        await run.controller.settle(10.0)
+        [revision] = run.store.load().replica_sets.values()
+        assert [pin.partition(":")[0] for pin in (revision.images or {}).values()] == [
+            "image"
+        ]  # as the other nodes have it
+
+    play(body)
+
+
+def test_the_intent_is_stored_before_an_agent_hears_of_it(play: Callable[[Body], None]) -> None:
+    """A controller that dies in the push leaves records of all that it may have started."""
+
+    async def body(run: Run) -> None:
+        await run.controller.one_pass()
+        run.world.apply("web", 4, "app:1")
+        for name in run.world.hosts:
+            run.network.stall(name, b'"verb":"want"')
+        dying = asyncio.ensure_future(run.controller.one_pass())
+        await asyncio.sleep(1.0)
+        assert not dying.done()
+        assert [pod.node != "" for pod in run.store.load().pods.values()] == [True] * 4
+        dying.cancel()
+        await asyncio.wait([dying])
+
+    play(body)
+
+
+def test_a_silent_host_is_told_in_the_pass_and_stops_nothing_else(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        run.world.apply("web", 4, "app:1")
+        await run.converge()
+        await run.world.power_off("n1")
+        done = await run.controller.one_pass()
+        assert set(done.unseen) == {"n1"}
+        assert done.behind == ()
+
+    play(body)
+
+
+def test_a_store_that_is_behind_its_agents_is_only_observed(play: Callable[[Body], None]) -> None:
+    """It was restored from a backup: what it would order is out of date."""
+
+    async def body(run: Run) -> None:
+        run.world.apply("web", 2, "app:1")
+        await run.converge()
+        with run.store._transaction():
+            run.store._set_meta("serial", "0")
+        run.store.close()
+        run.store = Store(run.path)
+        run.controller = run.another(run.store)
+        run.world.scale("web", 5)
+        changes = run.mutations
+        done = await run.controller.one_pass()
+        assert done.behind
+        assert not done.settled
+        assert run.mutations == changes
+        assert len(run.store.load().pods) == 2
+
+    play(body)
+
+
+def test_a_controller_that_was_replaced_stops_at_its_next_intent(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        run.world.apply("web", 2, "app:1")
+        await run.converge()
+        newer = Store(run.path)
+        newer.commit(())
+        newer.close()
+        run.world.scale("web", 5)
+        with pytest.raises(AnotherController):
+            await run.controller.one_pass()
+        assert run.running == 2
+
+    play(body)
+
+
+def test_watch_notices_a_users_change_long_before_its_period_is_over(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        await run.converge()
+        passes: list[float] = []
+        loop = asyncio.get_running_loop()
+        watching = asyncio.ensure_future(run.controller.watch(lambda done: passes.append(loop.time())))
+        await asyncio.sleep(60.0)
+        begun_s = loop.time()
+        run.world.apply("web", 1, "app:1")
+        while run.running < 1:
+            await asyncio.sleep(0.01)
+        assert loop.time() - begun_s < 1.0
+        watching.cancel()
+
+    play(body)
+
+
+def test_watch_over_a_quiet_world_makes_a_pass_a_period(play: Callable[[Body], None]) -> None:
+    """No storm of passes, whatever the long polls say."""
+
+    async def body(run: Run) -> None:
+        run.world.apply("web", 4, "app:1")
+        await run.converge()
+        passes: list[Pass] = []
+        watching = asyncio.ensure_future(run.controller.watch(passes.append))
+        await asyncio.sleep(60.0)
+        before = len(passes)
+        await asyncio.sleep(100.0)
+        assert 8 <= len(passes) - before <= 12
+        watching.cancel()
+
+    play(body)
+
+
+def test_a_host_that_says_what_no_record_knows_changes_no_record(play: Callable[[Body], None]) -> None:
+    """A host speaks of its own pods only."""
+
+    async def body(run: Run) -> None:
+        run.world.apply("web", 3, "app:1")
+        await run.converge()
+        pods = {uid: pod.node for uid, pod in run.store.load().pods.items()}
+        liar = next(name for name in run.world.hosts if name in pods.values())
+        other = next(uid for uid, node_name in pods.items() if node_name != liar)
+        agent = run.world.hosts[liar].agent
+        assert agent is not None
+        told = next(iter(agent.ledger.since(None).pods))
+        agent.ledger.tell_pod(replace(told, uid=other, phase="Stopped", ready=False))
+        agent.ledger.tell_pod(replace(told, uid="made-up"))
+        before = run.store.load().pods[other]
+        await run.controller.one_pass()
+        assert run.store.load().pods[other] == before
+        assert set(run.store.load().pods) == set(pods)
+
+    play(body)

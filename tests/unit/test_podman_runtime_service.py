@@ -1,0 +1,175 @@
+"""nodeagent.podman_service against a small HTTP server on a unix socket: deadlines, threads given up, what Podman's errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from nodeagent import podman_runtime, podman_service
+from nodeagent.podman_service import PodmanService, fault
+from nodeagent.runtime import RuntimeFault
+
+Handler = Callable[[str], Awaitable[tuple[int, bytes]]]
+
+
+@contextlib.asynccontextmanager
+async def serving(path: Path, handler: Handler) -> AsyncIterator[PodmanService]:
+    """A service whose server answers each request line with what `handler` gives, one request per connection."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            status, body = await handler(head.splitlines()[0])
+            writer.write(
+                b"HTTP/1.1 %d x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
+            )
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, path)
+    service = PodmanService(str(path))
+    try:
+        yield service
+    finally:
+        service.close()
+        server.close()
+
+
+def test_a_call_that_is_not_answered_ends_at_its_deadline_and_others_go_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        release = asyncio.Event()
+
+        async def handler(line: str) -> tuple[int, bytes]:
+            if "/hangs" in line:
+                await release.wait()
+            return 200, b'{"line": "%s"}' % line.encode()
+
+        async with serving(tmp_path / "s", handler) as service:
+            hanging = asyncio.ensure_future(service.get("/hangs", timeout_s=0.2))
+            answer = await service.get("/info", timeout_s=5.0)
+            assert "/libpod/info" in answer.data["line"]
+            with pytest.raises(RuntimeFault) as error:
+                await hanging
+            assert error.value.reason == "timeout"
+            release.set()
+
+    asyncio.run(scenario())
+
+
+def test_when_too_many_calls_hang_further_ones_are_refused_until_they_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a cancelled call any more, but its thread does."""
+    monkeypatch.setattr(podman_service, "HANGING_MAX", 2)
+
+    async def scenario() -> None:
+        release = asyncio.Event()
+
+        async def handler(line: str) -> tuple[int, bytes]:
+            if "/hangs" in line:
+                await release.wait()
+            return 200, b""
+
+        async with serving(tmp_path / "s", handler) as service:
+            calls = [asyncio.ensure_future(service.get("/hangs", timeout_s=30.0)) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            with pytest.raises(RuntimeFault, match="2 calls were not answered") as error:
+                await service.get("/info", timeout_s=5.0)
+            assert error.value.reason == "unavailable"
+            release.set()
+            while True:
+                with contextlib.suppress(RuntimeFault):
+                    assert (await service.get("/info", timeout_s=5.0)).status == 200
+                    break
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_is_no_json_is_a_failure(tmp_path: Path) -> None:
+    async def handler(line: str) -> tuple[int, bytes]:
+        return 200, b"<html>"
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "s", handler) as service:
+            with pytest.raises(RuntimeFault, match="not understood") as error:
+                await service.get("/info", timeout_s=5.0)
+            assert error.value.reason == "failed"
+
+    asyncio.run(scenario())
+
+
+def test_an_expected_status_is_an_answer_and_others_are_faults(tmp_path: Path) -> None:
+    async def handler(line: str) -> tuple[int, bytes]:
+        return 404, b'{"message": "no such container"}'
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "s", handler) as service:
+            assert (await service.get("/containers/x/json", timeout_s=5.0, expect=(404,))).status == 404
+            with pytest.raises(RuntimeFault) as error:
+                await service.get("/containers/x/json", timeout_s=5.0)
+            assert error.value.reason == "not-found"
+
+    asyncio.run(scenario())
+
+
+# Messages of Podman, most of them as 4.3.1 answered.
+MESSAGES = [
+    (
+        500,
+        'creating container storage: the container name "a" is already in use by 60. You have to remove it',
+        "conflict",
+    ),
+    (409, "anything", "conflict"),
+    (500, "cannot listen on the TCP port: listen tcp4 :18080: bind: address already in use", "port-taken"),
+    (404, "localhost/none:1: image not known", "image-missing"),
+    (404, "no such image", "image-missing"),
+    (404, 'no container with name or ID "c1" found: no such container', "not-found"),
+    (404, "unable to find network with name or ID sshoal: network not found", "not-found"),
+    (500, "writing blob: write /var/lib/x: no space left on device", "no-space"),
+    (500, "crun: setrlimit `RLIMIT_NOFILE`: Operation not permitted: OCI permission denied", "failed"),
+    (500, "conmon exited prematurely, exit code could not be retrieved: internal libpod error", "failed"),
+    (500, "pod already exists", "conflict"),
+]
+
+
+@pytest.mark.parametrize(("status", "message", "reason"), MESSAGES, ids=[item[1][:40] for item in MESSAGES])
+def test_what_podmans_errors_mean(status: int, message: str, reason: str) -> None:
+    found = fault("POST /x", status, json.dumps({"message": message, "cause": "c", "response": status}))
+    assert (found.reason, str(found)) == (reason, message)
+
+
+@pytest.mark.parametrize("text", ["", "plain", "[1]", '{"message": null}', "x" * 10_000])
+def test_an_error_in_any_shape_is_a_fault_of_bounded_length(text: str) -> None:
+    found = fault("POST /x", 500, text)
+    assert found.reason == "failed"
+    assert 0 < len(str(found)) <= podman_service.MESSAGE_LENGTH_MAX
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("SIGQUIT", "SIGQUIT"),
+        ("quit", "SIGQUIT"),
+        ("3", "SIGQUIT"),
+        ("RTMIN+3", "SIGRTMIN+3"),
+        ("SIGRTMIN+3", "SIGRTMIN+3"),
+        ("37", "SIGRTMIN+3"),
+        ("", ""),
+        ("SIGNONSENSE", ""),
+        ("SIGRTMIN+99", ""),
+        ("SIGQUIT+1", ""),
+        ("999", ""),
+        ("0", ""),
+    ],
+)
+def test_the_stop_signal_of_an_image_is_read_however_it_is_written(said: str, name: str) -> None:
+    assert podman_runtime._image({"Id": "ab", "Config": {"StopSignal": said}}).stop_signal == name

@@ -1,0 +1,195 @@
+"""Pods of higher priority get room: whose pods go, and whose do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from controller.decide.reconcile import reconcile
+from controller.model.cluster import Declared, Pod, World
+from controller.model.plan import Plan
+from nodeagent.protocol import STOPPED
+from tests.builders import (
+    after,
+    bare_pod,
+    budget,
+    meta,
+    moment,
+    node,
+    put,
+    report,
+    seen,
+    with_sightings,
+    world,
+)
+
+
+def priority_class(name: str, value: int, **fields: Any) -> Declared:
+    return Declared(meta("PriorityClass", name, ""), {"metadata": {"name": name}, "value": value, **fields})
+
+
+LOW, MIDDLE, HIGH = priority_class("low", -10), priority_class("middle", 50), priority_class("high", 100)
+
+
+def pod(name: str, priority: str = "", cpu: str = "1", **fields: Any) -> Pod:
+    spec = {"requests": {"cpu": cpu}, **fields}
+    if priority:
+        spec["priorityClassName"] = priority
+    return bare_pod(name, **spec)
+
+
+def running(pods: dict[str, list[Pod]], *, cpu_m: int = 2000, started: dict[str, float] | None = None) -> World:
+    """Pods already on their nodes, each node full with two of them."""
+    bound = [
+        replace(one, node=name, bound=moment((started or {}).get(one.meta.name, 0.0)), report=report(one))
+        for name, items in pods.items()
+        for one in items
+    ]
+    nodes = [node(name, number) for number, name in enumerate(pods)]
+    told = {name: seen(name, [report(one) for one in items], cpu_m=cpu_m) for name, items in pods.items()}
+    return world(*nodes, *bound, LOW, MIDDLE, HIGH, sightings=told)
+
+
+def preempted(plan: Plan) -> list[str]:
+    return [change.record.meta.name for change in plan.changes if change.reason == "Preempted"]
+
+
+def nominated(of: World, name: str) -> str:
+    return next(pod.nominated for pod in of.pods.values() if pod.meta.name == name)
+
+
+def test_a_pod_of_higher_priority_takes_the_room_of_a_lower_one_once_that_has_stopped() -> None:
+    start = put(running({"n1": [pod("a"), pod("b", "middle")]}), pod("vip", "high"))
+    plan = reconcile(start, moment(10))
+    assert preempted(plan) == ["a"]
+    waiting = after(start, plan)
+    assert nominated(waiting, "vip") == "n1"
+    assert reconcile(waiting, moment(20)).is_empty  # its victim is on its way
+    gone = with_sightings(waiting, n1=seen("n1", [report(pod("b"))], cpu_m=2000))
+    placed = after(gone, reconcile(gone, moment(30)))
+    assert {one.meta.name: one.node for one in placed.pods.values()} == {"b": "n1", "vip": "n1"}
+    assert nominated(placed, "vip") == ""
+
+
+def test_room_that_is_being_made_is_kept_from_less_important_pods() -> None:
+    """After a stops 1 cpu is free for vip; a later pod of middle priority must not get it."""
+    start = put(running({"n1": [pod("a"), pod("b", "high")]}), pod("vip", "high"), pod("late", "middle"))
+    waiting = after(start, reconcile(start, moment(10)))
+    gone = with_sightings(waiting, n1=seen("n1", [report(pod("b"))], cpu_m=2000))
+    placed = after(gone, reconcile(gone, moment(20)))
+    assert {one.meta.name: one.node for one in placed.pods.values()} == {"b": "n1", "vip": "n1", "late": ""}
+
+
+_TWO = {"n1": [pod("a"), pod("b", "high")], "n2": [pod("c"), pod("d", "high")]}
+_MANY = {
+    "n1": [pod("a", cpu="600m"), pod("b", cpu="700m"), pod("e", "high", "700m")],
+    "n2": [pod("c"), pod("d", "high")],
+}
+_LOWER = {"n1": [pod("a"), pod("b", "high")], "n2": [pod("c", "low"), pod("d", "high")]}
+_LEAST = {"n1": [pod("a", "middle"), pod("b", "middle")], "n2": [pod("c"), pod("d")]}
+
+CHOICES: list[tuple[str, dict[str, list[Pod]], dict[str, float], list[str]]] = [
+    ("the least important go", _LEAST, {}, ["d"]),
+    ("fewer go rather than more", _MANY, {}, ["c"]),
+    ("the smaller sum goes", _LOWER, {}, ["c"]),
+    ("who started last goes", _TWO, {"a": 5, "c": 9}, ["c"]),
+    ("else the first node's", _TWO, {}, ["a"]),
+    ("the more important stay", {"n1": [pod("a"), pod("b", "low")]}, {}, ["b"]),
+    ("the older stay", {"n1": [pod("a"), pod("b")]}, {"a": 1, "b": 5}, ["b"]),
+    ("equals do not go", {"n1": [pod("a", "high"), pod("b", "high")]}, {}, []),
+]
+
+
+@pytest.mark.parametrize(
+    ("pods", "started", "victims"), [case[1:] for case in CHOICES], ids=[case[0] for case in CHOICES]
+)
+def test_who_makes_room(pods: dict[str, list[Pod]], started: dict[str, float], victims: list[str]) -> None:
+    start = put(running(pods, started=started), pod("vip", "high"))
+    assert preempted(reconcile(start, moment(60))) == victims
+
+
+@pytest.mark.parametrize(
+    ("classes", "spec"),
+    [
+        ([], {"preemptionPolicy": "Never"}),
+        ([priority_class("high", 100, preemptionPolicy="Never")], {}),
+    ],
+)
+def test_who_must_not_preempt_waits(classes: list[Declared], spec: dict[str, Any]) -> None:
+    start = put(running({"n1": [pod("a"), pod("b")]}), *classes, pod("vip", "high", **spec))
+    plan = reconcile(start, moment())
+    assert preempted(plan) == []
+    assert [item.summary for item in plan.unplaced] == ["0/1 nodes fit: 1 cpu: needs 1, free 0"]
+
+
+def test_nobody_goes_where_the_pod_could_not_run_even_then() -> None:
+    start = put(running({"n1": [pod("a"), pod("b")]}), pod("vip", "high", nodeSelector={"disk": "ssd"}))
+    assert preempted(reconcile(start, moment())) == []
+    too_big = put(running({"n1": [pod("a"), pod("b")]}), pod("vip", "high", cpu="3"))
+    assert preempted(reconcile(too_big, moment())) == []
+
+
+def test_a_pod_that_keeps_others_apart_goes_too() -> None:
+    apart = {
+        "affinity": {
+            "podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}
+                ]
+            }
+        }
+    }
+    start = put(running({"n1": [pod("loner", **apart)]}, cpu_m=4000), pod("vip", "high"))
+    assert preempted(reconcile(start, moment())) == ["loner"]
+
+
+def test_the_most_important_pods_are_placed_first_whatever_their_age() -> None:
+    old = pod("old")
+    vip = pod("vip", "high")
+    vip = replace(vip, meta=replace(vip.meta, created=moment(50)))
+    start = world(node("n1"), old, vip, HIGH, sightings={"n1": seen("n1", cpu_m=1000)})
+    placed = after(start, reconcile(start, moment(60)))
+    assert {one.meta.name: one.node for one in placed.pods.values()} == {"old": "", "vip": "n1"}
+
+
+def test_the_default_class_is_that_of_pods_without_one() -> None:
+    default = priority_class("usual", 200, globalDefault=True)
+    start = put(running({"n1": [pod("a", "high"), pod("b", "high")]}), default, pod("plain"))
+    assert len(preempted(reconcile(start, moment()))) == 1
+
+
+def test_a_class_that_does_not_exist_is_told() -> None:
+    plan = reconcile(world(node("n1"), pod("a", "nosuch")), moment())
+    assert [item.summary for item in plan.unplaced] == ["there is no PriorityClass nosuch"]
+
+
+def test_a_stopped_pod_is_no_victim_twice() -> None:
+    """The victim's node says that it has stopped: nothing else is preempted, the pod is bound in the same pass."""
+    start = put(running({"n1": [pod("a"), pod("b", "high")]}), pod("vip", "high"))
+    waiting = after(start, reconcile(start, moment(10)))
+    told = [report(pod("a"), STOPPED), report(pod("b"))]
+    plan = reconcile(with_sightings(waiting, n1=seen("n1", told, cpu_m=2000)), moment(20))
+    assert preempted(plan) == []
+    assert [change.record.meta.name for change in plan.changes if change.verb == "bind"] == ["vip"]
+
+
+def test_those_for_whom_no_room_can_be_made_are_told_as_well() -> None:
+    """Two alike; only one pod may go for them."""
+    start = put(running({"n1": [pod("a"), pod("b", "high")]}), pod("vip1", "high"), pod("vip2", "high"))
+    plan = reconcile(start, moment(10))
+    assert preempted(plan) == ["a"]
+    waiting = after(start, plan)
+    assert (nominated(waiting, "vip1"), nominated(waiting, "vip2")) == ("n1", "")
+    assert len(plan.unplaced) == 2
+
+
+def test_a_node_whose_pods_no_budget_keeps_is_preferred_and_a_budget_is_broken_where_there_is_no_other() -> None:
+    guarded = budget("guard", labels={"guarded": "yes"}, minAvailable=1)
+    kept = replace(pod("c", "low"), meta=replace(pod("c", "low").meta, labels={"guarded": "yes"}))
+    start = running({"n1": [pod("a"), pod("b", "high")], "n2": [kept, pod("d", "high")]})
+    assert preempted(reconcile(put(start, pod("vip", "high")), moment(10))) == ["c"]  # the lower priority goes
+    assert preempted(reconcile(put(start, guarded, pod("vip", "high")), moment(10))) == ["a"]
+    alone = running({"n2": [kept, pod("d", "high")]})
+    assert preempted(reconcile(put(alone, guarded, pod("vip", "high")), moment(10))) == ["c"]
