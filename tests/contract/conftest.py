@@ -15,12 +15,19 @@ from tests.contract.transports import StartSshd
 
 
 @pytest.fixture(scope="session")
-def private_podman() -> Iterator[PrivatePodman]:
+def shared_podman() -> Iterator[PrivatePodman]:
     podman = PrivatePodman()
     try:
         yield podman.start()
     finally:
         podman.close()
+
+
+@pytest.fixture
+def private_podman(shared_podman: PrivatePodman) -> Iterator[PrivatePodman]:
+    """One service for all tests, and nothing of another test in it."""
+    yield shared_podman
+    shared_podman.clear()
 
 
 @pytest.fixture(params=["ssh", "paramiko"])
