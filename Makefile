@@ -7,7 +7,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PYTEST := $(VENV)/bin/pytest
 JOBS := $(shell nproc)
-SEEDS ?= 200
+SEEDS ?= 500
 
 .PHONY: help lock demo demo-down test lint unit sim fuzz lab-test vm-test bench docs agent-pythons clean
 
@@ -28,7 +28,7 @@ lint: venv ## ruff, mypy --strict, docs/compatibility.md, import contracts
 unit: venv packages-test ## unit, case and contract tests, without lab hosts
 	@$(PYTEST) -q -n $(JOBS) -m "not lab and not vm and not sim" tests
 
-sim: venv ## seeded simulation (SEEDS=200), or one seed again: make sim SEED=42
+sim: venv ## seeded simulation (SEEDS=500), or one seed again: make sim SEED=42
 	@$(if $(SEED),$(PYTHON) -m tests.sim $(SEED),SSHOAL_SEEDS=$(SEEDS) $(PYTEST) -q -s -n $(JOBS) -m sim tests/sim)
 
 fuzz: venv ## hostile input without end for all that reads what others wrote (FUZZ="manifest reply": these only); Ctrl-C ends

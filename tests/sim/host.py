@@ -11,7 +11,8 @@ import contextvars
 import errno
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nodeagent import protocol
@@ -27,6 +28,7 @@ from nodeagent.runtime import (
     StorageCorrupt,
 )
 from nodeagent.server import Conversation
+from nodeagent.usage import Reading
 from tests.fakes.podman import Behaviour, FakePodman, Faults
 
 WALL_S = 1_800_000_000.0
@@ -193,6 +195,11 @@ class SimPodman(FakePodman):
         taken, self._ended = self._ended, []
         return taken
 
+    def uid_of(self, process: Process) -> str | None:
+        """Of the pod that a process belongs to; None: it runs no more."""
+        found = (one for one in self._containers.values() if one.alive and one.life and one.life.process == process)
+        return next((one.labels.get(LABEL_UID, "") for one in found), None)
+
     async def signal(self, container_id: str, process: Process, name: str) -> None:
         container = self._containers.get(container_id)
         if container is not None and container.life is not None and container.life.process == process:
@@ -243,6 +250,44 @@ class HostProber:
         return ProbeOutcome(ok, "" if ok else "connection refused")
 
 
+@dataclass
+class Load:
+    """What the pods of one Deployment have to do, shared out among those that run."""
+
+    total_m: int = 0
+    _pods: frozenset[str] = frozenset()  # uids
+
+    def share(self, pods: Iterable[str]) -> None:
+        self._pods = frozenset(pods)
+
+    def of(self, uid: str) -> float:
+        """Millicores."""
+        return self.total_m / len(self._pods) if uid in self._pods else 0.0
+
+
+class SimMeter:
+    """usage.Meter: processor time passes as the load says."""
+
+    def __init__(self, load: Load, podman: SimPodman) -> None:
+        self._load = load
+        self._podman = podman
+        self._used: dict[Process, tuple[float, float]] = {}  # when looked at last, nanoseconds until then
+
+    def container(self, process: Process) -> Reading | None:
+        uid = self._podman.uid_of(process)
+        if uid is None:
+            self._used.pop(process, None)
+            return None
+        now_s = asyncio.get_running_loop().time()
+        before_s, used_ns = self._used.get(process, (now_s, 0.0))
+        used_ns += self._load.of(uid) * (now_s - before_s) * 1e6
+        self._used[process] = now_s, used_ns
+        return Reading(round(used_ns), 64 * 2**20)
+
+    def node(self) -> Reading:
+        return Reading(0, 2**30)
+
+
 class SimHost:
     """One host with the production agent. `up`: powered on."""
 
@@ -253,6 +298,7 @@ class SimHost:
         rng: random.Random,
         registry: Mapping[str, Behaviour],
         capacity: protocol.Capacity,
+        load: Load | None = None,
     ) -> None:
         self.name = name
         self.address = address
@@ -269,6 +315,7 @@ class SimHost:
         self.life: Life | None = None
         self.state_losses = 0
         self._capacity = capacity
+        self._meter = SimMeter(load, self.podman) if load is not None else None
 
     async def install(self, bundle: str) -> None:
         """What bootstrap does: put the bundle there and have systemd start it."""
@@ -293,6 +340,7 @@ class SimHost:
             bundle=self.installed,
             logs_dir="/var/lib/sshoal/logs",
             host=self._capacity,
+            meter=self._meter,
         )
         await asyncio.wait([life.start(agent.start())])
         if life.alive:

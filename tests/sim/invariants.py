@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from controller.decide.standing import desired_replicas
 from controller.loop import Pass
 from controller.model.cluster import Deployment, Pod, Seen, World
+from controller.model.policies import Autoscaler
 from controller.model.workloads import Job
 from nodeagent.runtime import LABEL_CONTAINER, LABEL_UID
 from tests.sim.host import SimHost
-from tests.sim.world import COMPLETIONS, TOLERATION_S, SimWorld
+from tests.sim.world import COMPLETIONS, REPLICA_M, REPLICAS_MAX, REPLICAS_MIN, TOLERATION_S, SimWorld
 
 REQUESTED_BYTES = 256 * 2**20  # by each pod of a Deployment (world.py)
 STARTS_MAX = 9  # of one container within ten minutes: 0, 0, 10, 30, 70, 150, 310, 610 s by Kubernetes' back-off, and one for a race
@@ -38,9 +40,8 @@ class Watch:
     _volumes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _all_cut_since_s: float | None = None
 
-    def look(self, now_s: float) -> None:
-        """Once a simulated second."""
-        records = self.world.view()
+    def look(self, records: World, now_s: float) -> None:
+        """Once a simulated second, at what is stored."""
         self._one_place_per_pod(records)
         self._no_identity_twice(records)
         self._orders_only_move_forward()
@@ -64,6 +65,8 @@ class Watch:
                 self._answered_s[name] = now_s
         self._stops_keep_enough(done)
         self._capacity_holds(done)
+        self._drained_is_empty(done)
+        self._autoscaled_is_within_bounds(done)
 
     # ---- each invariant -------------------------------------------------------------------------------------------------
 
@@ -202,9 +205,8 @@ class Watch:
             before = _ready(done.world, done.world, deployment)
             after = _ready(done.world, done.after, deployment)
             promised = desired_replicas(deployment) - 1  # maxUnavailable of every deployment here
-            least = min(
-                promised, len(before)
-            )  # a pod that came back ready in this pass may be surplus: it goes, none is lost
+            # What is above a ReplicaSet's size is surplus (it came back, or stood in during a drain): it goes, none is lost.
+            least = min(promised, _within_sizes(done.world, before))
             stopped_by_pass = {
                 pod
                 for pod in before - after
@@ -230,6 +232,26 @@ class Watch:
                     f"{name} is given {used[name]} bytes of memory, it has {sighting.capacity.memory_bytes}"
                 )
 
+    def _drained_is_empty(self, done: Pass) -> None:
+        """A drain is over when nothing that it was about runs there any more."""
+        for name, node in done.after.nodes.items():
+            before = done.world.nodes.get(name)
+            if before is None or before.drain is None or node.drain is not None or not node.cordoned:
+                continue
+            for labels in self.world.hosts[name].podman.live():
+                pod = done.after.pods.get(labels[LABEL_UID])
+                if pod is not None and pod.lost is None:
+                    self._violation(f"{name} is said to be drained, and pod {pod.meta.name} runs there")
+
+    def _autoscaled_is_within_bounds(self, done: Pass) -> None:
+        """Whatever a user or the load asks for: a pass leaves what is autoscaled within minReplicas and maxReplicas."""
+        if self.world.load is None or not any(isinstance(one, Autoscaler) for one in done.world.policies.values()):
+            return
+        for deployment in done.after.deployments.values():
+            replicas = desired_replicas(deployment)
+            if deployment.meta.name == "web0" and not REPLICAS_MIN <= replicas <= REPLICAS_MAX:
+                self._violation(f"web0 has {replicas} replicas, its autoscaler allows {REPLICAS_MIN} to {REPLICAS_MAX}")
+
     def _violation(self, text: str) -> None:
         kind = " ".join(word for word in text.split() if not any(letter.isdigit() for letter in word))
         if kind not in self._told:
@@ -246,13 +268,15 @@ def at_rest(world: SimWorld) -> list[str]:
         if deployment is None:
             problems.append(f"deployment {name} is gone")
             continue
-        if desired_replicas(deployment) != declared.replicas:
-            problems.append(
-                f"{name} wants {desired_replicas(deployment)} replicas; the user was told {declared.replicas}"
-            )
+        replicas = desired_replicas(deployment)
+        if world.load is not None and name == "web0":
+            if not _suits(world.load.total_m, replicas):
+                problems.append(f"{name} has {replicas} replicas for a load of {world.load.total_m}m")
+        elif replicas != declared.replicas:
+            problems.append(f"{name} wants {replicas} replicas; the user was told {declared.replicas}")
         running = _running(world, records, deployment)
-        if running != declared.replicas:
-            problems.append(f"{name}: {running} of {declared.replicas} replicas run")
+        if running != replicas:
+            problems.append(f"{name}: {running} of {replicas} replicas run")
     problems += _stale_files(world, records)
     problems += _sets_and_jobs(world, records)
     problems += [
@@ -260,7 +284,7 @@ def at_rest(world: SimWorld) -> list[str]:
         for claim in records.claims.values()
         if claim.node and claim.volume not in world.hosts[claim.node].podman.named_volumes
     ]
-    expected = sum(declared.replicas for declared in world.declared.values()) + world.stateful
+    expected = sum(desired_replicas(one) for one in records.deployments.values()) + world.stateful
     total = sum(len(host.podman.live()) for host in world.hosts.values())
     if total != expected:
         problems.append(f"{total} containers run, {expected} are declared")
@@ -303,6 +327,19 @@ def _stale_files(world: SimWorld, records: World) -> list[str]:
     ]
 
 
+def serving(world: SimWorld, records: World) -> list[str]:
+    """Uids of the pods of web0 that run."""
+    live = (labels[LABEL_UID] for host in world.hosts.values() for labels in host.podman.live())
+    return [uid for uid in live if uid in records.pods and records.pods[uid].meta.name.startswith("web0-")]
+
+
+def _suits(load_m: int, replicas: int) -> bool:
+    """What Kubernetes' formula leaves alone: within a tenth of the target, or what rounding up comes to."""
+    ratio = load_m / (replicas * REPLICA_M)
+    wanted = min(max(math.ceil(load_m / REPLICA_M), REPLICAS_MIN), REPLICAS_MAX)
+    return replicas == wanted or (abs(ratio - 1) <= 0.1 and REPLICAS_MIN <= replicas <= REPLICAS_MAX)
+
+
 def mutations(hosts: dict[str, SimHost]) -> int:
     """How often engines were told to change something."""
     return sum(host.podman.mutations.total() for host in hosts.values())
@@ -324,6 +361,12 @@ def _ready(sightings: World, records: World, deployment: Deployment) -> set[str]
         and pod.meta.owner.uid in owners
         and _is_seen_ready(sightings, pod)
     }
+
+
+def _within_sizes(records: World, pods: set[str]) -> int:
+    """How many of these pods their ReplicaSets wanted before the pass."""
+    of = Counter(owner.uid for uid in pods if (owner := records.pods[uid].meta.owner) is not None)
+    return sum(min(count, records.replica_sets[uid].replicas) for uid, count in of.items())
 
 
 def _is_seen_ready(world: World, pod: Pod) -> bool:

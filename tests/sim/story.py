@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 
-from tests.sim.invariants import Watch, at_rest, mutations
+from tests.sim.host import Load
+from tests.sim.invariants import Watch, at_rest, mutations, serving
 from tests.sim.network import Link
 from tests.sim.world import SimWorld, Violated
 
 FAULTS_S = 3600.0
 REST_WITHIN_S = 900.0  # from the last fault healed to the declared state: back-offs of 300 s included
 IDLE_S = 130.0
+AUTOSCALERS_LOOK_BACK_S = 330.0  # until then what they say of themselves may change, with no load changed
 
 IMAGES = ("app:1", "app:2", "app:3", "deaf:1", "bad:never-ready", "bad:crash")
 GOOD_IMAGES = IMAGES[:4]
 STATEFUL_EDITS = ((2, "app:1"), (3, "app:2"), (1, "deaf:1"), (3, "bad:never-ready"), (3, "app:3"), (2, "app:1"))
+LOADS_M = (0, 60, 130, 190, 290, 500)  # none asks for a whole number of replicas: measuring is never exact
 
 
 class Ended(Exception):
@@ -43,6 +47,9 @@ async def _course(world: SimWorld) -> None:
     if world.outcome.seed % 2:  # without asking the dice: the other half of the seeds stays what it was
         world.apply_job()
         editing = asyncio.ensure_future(_edit_stateful(world))
+    elif world.load is not None:
+        world.keep_up()
+        editing = asyncio.ensure_future(_keep_up(world, world.load))
     await asyncio.sleep(30.0)
     await _suffer(world)
     if editing is not None:
@@ -61,10 +68,29 @@ async def _edit_stateful(world: SimWorld) -> None:
         await asyncio.sleep(FAULTS_S / len(STATEFUL_EDITS))
 
 
+async def _keep_up(world: SimWorld, load: Load) -> None:
+    """The load of web0 changes, and hosts are drained for a while, in the middle of all that happens. With dice of its own."""
+    rng = random.Random(f"{world.outcome.seed}/upkeep")
+    end_s = asyncio.get_running_loop().time() + FAULTS_S
+    while asyncio.get_running_loop().time() < end_s:
+        load.total_m = rng.choice(LOADS_M)
+        world.outcome.faults["load changed"] += 1
+        await asyncio.sleep(rng.uniform(60.0, 400.0))
+        if rng.random() < 0.7:
+            name = rng.choice(sorted(world.hosts))
+            world.drain(name)
+            world.outcome.faults["node drained"] += 1
+            await asyncio.sleep(rng.choice([5.0, 100.0, 400.0]))
+            world.cordon(name, False)
+
+
 async def _watch(world: SimWorld, watch: Watch) -> None:
     while True:
         await asyncio.sleep(1.0)
-        watch.look(asyncio.get_running_loop().time())
+        records = world.view()
+        if world.load is not None:
+            world.load.share(serving(world, records))
+        watch.look(records, asyncio.get_running_loop().time())
         if world.controller is not None and world.controller.task.done() and not world.controller.task.cancelled():
             if world.controller.task.exception() is not None:
                 world.violate(f"the controller ended: {world.controller.task.exception()!r}")
@@ -124,7 +150,7 @@ async def _come_to_rest(world: SimWorld) -> None:
 
 async def _stay_at_rest(world: SimWorld) -> None:
     """At rest nothing moves: no write in the store, no change in any engine (I3, I4)."""
-    await asyncio.sleep(60.0)
+    await asyncio.sleep(60.0 if world.load is None else AUTOSCALERS_LOOK_BACK_S)
     counter, changes = world.view().counter, mutations(world.hosts)
     await asyncio.sleep(IDLE_S)
     if world.view().counter != counter:

@@ -15,7 +15,7 @@ import pytest
 
 from controller.act import agents
 from controller.act.store import history, sqlite
-from controller.decide import deployment, nodes, pods, replicaset, statefulset, wanted
+from controller.decide import autoscale, budgets, deployment, drain, nodes, pods, replicaset, statefulset, wanted
 from controller.model.cluster import Pod
 from controller.model.kinds.sets import PersistentVolumeClaimRetentionPolicy
 from controller.model.plan import Change
@@ -205,10 +205,31 @@ def claims_go_with_the_pods_of_a_smaller_set(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(statefulset, "spec_of_stateful", careless)
 
 
+def a_drain_asks_no_budget(patch: pytest.MonkeyPatch) -> None:
+    """All pods of a node go at once, whatever their budgets say."""
+    patch.setattr(budgets.Budgets, "refusal", lambda *_: "")
+
+
+def a_drain_is_over_once_everything_was_told_to_stop(patch: pytest.MonkeyPatch) -> None:
+    """A node is said to be empty while its last pods are still ending."""
+    bound = drain._bound_to_go
+    patch.setattr(drain, "_bound_to_go", lambda *args: [pod for pod in bound(*args) if pod.stop is None])
+
+
+def the_autoscaler_ignores_max_replicas(patch: pytest.MonkeyPatch) -> None:
+    """As many as the load asks for."""
+    patch.setattr(autoscale._Work, "_limited", lambda self, wanted: wanted)
+
+
+def the_autoscaler_never_scales_down(patch: pytest.MonkeyPatch) -> None:
+    """What was once asked for stays."""
+    patch.setattr(autoscale._Work, "_limited", lambda self, wanted: max(wanted, self.current))
+
+
 # Which seed shows it soonest, by experiment; when the course of the runs changes, the others are tried in their order.
 DEFECTS: dict[Plant, int] = {
     the_agent_accepts_a_lower_epoch: 3,
-    the_agent_accepts_a_lower_serial: 0,
+    the_agent_accepts_a_lower_serial: 7,
     corrupt_state_is_taken_for_an_empty_wanted_set: 2,
     a_restart_of_the_agent_restarts_healthy_containers: 1,
     there_is_no_back_off: 0,
@@ -224,6 +245,10 @@ DEFECTS: dict[Plant, int] = {
     a_pods_record_goes_while_its_node_is_silent: 0,
     orders_are_not_recorded: 0,
     claims_go_with_the_pods_of_a_smaller_set: 1,
+    a_drain_asks_no_budget: 2,
+    a_drain_is_over_once_everything_was_told_to_stop: 6,
+    the_autoscaler_ignores_max_replicas: 2,
+    the_autoscaler_never_scales_down: 2,
 }
 SEEDS_MAX = 20
 

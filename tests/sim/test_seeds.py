@@ -11,7 +11,7 @@ import pytest
 from tests.sim.conftest import PROPERTY
 from tests.sim.world import run
 
-SEEDS = int(os.environ.get("SSHOAL_SEEDS", "200"))
+SEEDS = int(os.environ.get("SSHOAL_SEEDS", "500"))
 
 pytestmark = [pytest.mark.sim, pytest.mark.timeout(900)]
 

@@ -22,15 +22,16 @@ from controller.act.secrets import Sealer
 from controller.act.store import Store
 from controller.act.transport import Session
 from controller.decide import verbs
+from controller.decide.drain import order_drain
 from controller.loop import Controller, Pass
 from controller.model import manifest
-from controller.model.cluster import Cluster, Moment, Settings, World
+from controller.model.cluster import Cluster, Drain, Moment, Settings, World
 from controller.model.errors import AnotherController, SshoalError, StoreConflict
 from controller.model.inventory import Host, Inventory
 from controller.model.plan import Change
 from nodeagent.protocol import Capacity, Hello
 from tests.fakes.podman import NEVER_READY, SERVE, Behaviour, exits
-from tests.sim.host import OWNER, WALL_S, Life, SimHost, task_factory
+from tests.sim.host import OWNER, WALL_S, Life, Load, SimHost, task_factory
 from tests.sim.network import Network
 from tests.simloop import simulate
 
@@ -76,9 +77,15 @@ class SimWorld:
         self.stop_early = stop_early
         self.rng = random.Random(seed)
         self.outcome = Outcome(seed)
+        self.load = Load() if seed % 4 == 2 else None  # of web0, in the runs that have autoscalers, budgets and drains
         self.hosts = {
             f"n{number}": SimHost(
-                f"n{number}", f"10.0.0.{number}", random.Random(f"{seed}/{number}"), REGISTRY, _capacity(self.rng)
+                f"n{number}",
+                f"10.0.0.{number}",
+                random.Random(f"{seed}/{number}"),
+                REGISTRY,
+                _capacity(self.rng),
+                self.load,
             )
             for number in range(1, self.rng.randint(3, 5) + 1)
         }
@@ -237,6 +244,19 @@ class SimWorld:
 
     def cordon(self, name: str, cordoned: bool) -> None:
         self._user(lambda world: list(verbs.cordon(world.nodes[name], cordoned)) if name in world.nodes else [])
+
+    def drain(self, name: str) -> None:
+        """`sshoal node drain`, without waiting."""
+
+        def verb(world: World) -> list[Change]:
+            intent = Drain(self.now(), force=True, empty_dirs=True)
+            return list(order_drain(world, world.nodes[name], intent, ignore_daemon_sets=True)[0])
+
+        self._user(lambda world: verb(world) if name in world.nodes else [])
+
+    def keep_up(self) -> None:
+        """`sshoal apply` of an autoscaler of web0, and of a budget for every Deployment."""
+        self._apply_text(_AUTOSCALER + "".join(_BUDGET.format(name=name) for name in self.declared))
 
     def delete_claim(self, name: str) -> None:
         """`sshoal delete pvc/NAME`: from now on, and no sooner, its volume may go."""
@@ -469,6 +489,31 @@ spec:
       restartPolicy: Never
       containers:
       - {{name: app, image: "task:1", imagePullPolicy: IfNotPresent}}
+"""
+
+
+REPLICAS_MIN, REPLICAS_MAX = 2, 6
+REPLICA_M = 50  # half of what a pod asks for
+_AUTOSCALER = f"""\
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {{name: web0}}
+spec:
+  scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: web0}}
+  minReplicas: {REPLICAS_MIN}
+  maxReplicas: {REPLICAS_MAX}
+  metrics:
+  - type: Resource
+    resource: {{name: cpu, target: {{type: Utilization, averageUtilization: 50}}}}
+"""
+_BUDGET = """\
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {{name: {name}}}
+spec:
+  maxUnavailable: 1
+  selector: {{matchLabels: {{app: {name}}}}}
 """
 
 
