@@ -237,7 +237,7 @@ def build_agent(paths: Paths) -> Any:
     from nodeagent.logfiles import LogFiles
     from nodeagent.podman_runtime import PodmanRuntime
     from nodeagent.probes import HostProber
-    from nodeagent.spec import ROOTFUL_RULES, HostRules
+    from nodeagent.spec import HostRules
     from nodeagent.storage import DirStorage
     from nodeagent.usage import HostMeter
 
@@ -252,11 +252,20 @@ def build_agent(paths: Paths) -> Any:
         logs_dir=str(paths.logs),
         logs=LogFiles(str(paths.logs)),
         host=host_capacity(paths.rootless),
-        rules=HostRules(oom_score_min=rootless.oom_score()) if paths.rootless else ROOTFUL_RULES,
+        rules=HostRules(oom_score_min=_oom_score_min(paths)),
         meter=HostMeter(),
         free_bytes=lambda: shutil.disk_usage(paths.state).free,
         selinux=SELINUX.exists(),
     )
+
+
+def _oom_score_min(paths: Paths) -> int:
+    from nodeagent.process import may_lower_oom_scores
+    from nodeagent.spec import OOM_SCORE_MIN
+
+    if paths.rootless:
+        return rootless.oom_score()
+    return OOM_SCORE_MIN if may_lower_oom_scores() else 0
 
 
 def host_capacity(is_rootless: bool) -> protocol.Capacity:

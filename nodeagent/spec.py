@@ -44,7 +44,7 @@ _UNKNOWN = Capacity()
 class HostRules:
     """What this host lets the engine set for containers.
 
-    `oom_score_min`: the lowest oom score; below 0 needs CAP_SYS_RESOURCE, and an ordinary user can't go below that of his own processes.
+    `oom_score_min`: the lowest oom score; below 0 needs a right that not every host has, an ordinary user can't go below his own.
     `cpu`, `memory`: whether limits and shares of it can be set. They are left out where not, since the engine may refuse them.
     """
 
@@ -54,6 +54,7 @@ class HostRules:
 
 
 ROOTFUL_RULES = HostRules()
+OOM_SCORE_MIN = -997  # of Guaranteed pods
 
 
 class SpecError(Exception):
@@ -293,7 +294,7 @@ def oom_score_adj(pod: Pod, container: Container, memory_bytes: int) -> int:
         and c.memory_request_bytes in (0, c.memory_limit_bytes)
         for c in containers
     ):
-        return -997
+        return OOM_SCORE_MIN
     share = 1000 * container.memory_request_bytes // memory_bytes if memory_bytes else 0
     return min(max(2, 1000 - share), 999)
 

@@ -163,3 +163,20 @@ def test_the_units_keep_what_pods_depend_on(name: str) -> None:
     assert settings["OOMPolicy"] == "continue"
     assert settings["RuntimeDirectoryPreserve"] == "yes"
     assert not {"PrivateMounts", "PrivateTmp", "ProtectSystem", "ProtectHome", "MountFlags"} & settings.keys()
+
+
+def test_whether_oom_scores_may_be_lowered_is_tried_and_leaves_ones_own_as_it_was() -> None:
+    status = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines())
+    has_the_right = bool(int(status["CapEff"], 16) >> 24 & 1)  # CAP_SYS_RESOURCE
+    asked = "from nodeagent.process import may_lower_oom_scores; print(may_lower_oom_scores())"
+    code = f"own = '/proc/self/oom_score_adj'; open(own, 'w').write('100'); {asked}; print(open(own).read())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(has_the_right), "100"]
+
+
+@pytest.mark.parametrize(("may", "score"), [(True, -997), (False, 0)])
+def test_guaranteed_pods_get_kubernetes_oom_score_where_the_host_lets_us(
+    may: bool, score: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("nodeagent.process.may_lower_oom_scores", lambda: may)
+    assert main._oom_score_min(Paths(state=tmp_path, run=tmp_path)) == score
