@@ -6,6 +6,7 @@ One machine, one set of workloads (tests.vm.node), which tests break and find me
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -60,15 +61,27 @@ def test_running_out_of_memory_is_told(node: VmNode) -> None:
     """By the kernel's own count of kills in the container's group."""
     limits = {"resources": {"limits": {"memory": "24Mi"}}}
     swell = shell("a=0123456789abcdef; while :; do a=$a$a; done", **limits)
-    node.apply(NAMESPACE, single("swell", container=swell, pod={"restartPolicy": "Never"}), flags=("--no-wait",))
+    assert how_it_ended(node, "swell", swell) == ("OOMKilled", 137)
+
+
+def test_a_guaranteed_pod_is_one_of_the_last_to_be_killed_for_memory(node: VmNode) -> None:
+    limits = {"resources": {"limits": {"cpu": "100m", "memory": "24Mi"}}}
+    look = shell('test "$(cat /proc/self/oom_score_adj)" = -997', **limits)
+    assert how_it_ended(node, "guaranteed", look) == ("Completed", 0)
+
+
+def how_it_ended(node: VmNode, name: str, container: dict[str, Any]) -> tuple[str, int]:
+    """Reason and exit code of a pod that runs once."""
+    node.apply(NAMESPACE, single(name, container=container, pod={"restartPolicy": "Never"}), flags=("--no-wait",))
 
     def ended() -> list[tuple[str, int]]:
-        states = [container["state"].get("terminated") for container in node.status("swell")]
+        states = [container["state"].get("terminated") for container in node.status(name)]
         return [(state["reason"], state["exitCode"]) for state in states if state]
 
-    node.wait(ended, "the container to run out of memory")
-    assert ended() == [("OOMKilled", 137)]
-    node.run("delete", "pod/swell", "-n", NAMESPACE)
+    node.wait(ended, f"the end of {name}")
+    found = ended()[0]
+    node.run("delete", f"pod/{name}", "-n", NAMESPACE)
+    return found
 
 
 def test_exec_probes_leave_no_processes(node: VmNode) -> None:
