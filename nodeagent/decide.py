@@ -60,13 +60,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why the last try of a kind of step failed in its slot, and when the next one may begin."""
+    """Why the last try of a kind of step failed in its slot, and when the next one may begin; `at_once`: one more before that."""
 
     kind: str
     reason: str
     message: str
     failures: int
     retry_s: float
+    at_once: bool = False
+
+    def holds(self, now_s: float) -> bool:
+        return now_s < self.retry_s and not self.at_once
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ class _Steps:
                 self.found.append(step)
             return
         trouble = self._view.trouble.get(step.slot)
-        if trouble is not None and trouble.kind == step.kind and self._view.now_s < trouble.retry_s:
+        if trouble is not None and trouble.kind == step.kind and trouble.holds(self._view.now_s):
             self.wake_at(trouble.retry_s)
             return
         if step.kind == STOP:  # a container that is about to be killed needs nothing else

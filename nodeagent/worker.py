@@ -104,7 +104,7 @@ class PodWorker:
     def content_changed(self) -> None:
         """Config maps, secrets or images came: what waited for them may try again at once."""
         for slot, trouble in list(self.troubles.items()):
-            self.troubles[slot] = replace(trouble, retry_s=0.0)
+            self.troubles[slot] = replace(trouble, at_once=True)
         self.wake()
 
     def marks(self) -> dict[str, int]:
@@ -281,14 +281,17 @@ class PodWorker:
         self.wake()
 
     def _note(self, step: Step, failure: Failure) -> None:
-        before = self.troubles.get(step.slot)
-        failures = before.failures + 1 if before is not None and before.kind == step.kind else 1
-        delay_s = pull_delay_s(failures) if step.kind == PULL else retry_delay_s(failures)
+        before, now_s = self.troubles.get(step.slot), self.host.clock.boottime_s()
+        if before is not None and before.kind == step.kind and before.at_once and now_s < before.retry_s:
+            failures, retry_s = before.failures, before.retry_s  # a try before its time, by an order about whatever
+        else:
+            failures = before.failures + 1 if before is not None and before.kind == step.kind else 1
+            retry_s = now_s + (pull_delay_s(failures) if step.kind == PULL else retry_delay_s(failures))
         reason = failure.reason
         if reason == "ErrImagePull" and failures > 1:
             reason = "ImagePullBackOff"
         message = str(failure)
-        self.troubles[step.slot] = Trouble(step.kind, reason, message, failures, self.host.clock.boottime_s() + delay_s)
+        self.troubles[step.slot] = Trouble(step.kind, reason, message, failures, retry_s)
         if before is None or (before.reason, before.message) != (reason, message):
             self.event(failure.reason, message, container=step.container, warning=True)
 

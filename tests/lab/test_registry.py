@@ -16,6 +16,7 @@ from tests.lab.registry import Registry, serving
 USER, PASSWORD = "puller", "canary-password-41c7"
 NODE = "node1"
 NODES = ("node1", "node2", "node3")
+BACK_OFF_S = 100.0  # after two or three pulls that failed, 20 or 40 s; the rest is for a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,27 @@ def test_a_registry_that_refuses_is_told_the_old_version_serves_on_and_the_rollo
     cluster.run("rollout", "status", f"deployment/old-{status}", "-n", ns, "--timeout", "120s")
     (new,) = cluster.wait_running(ns, 1)
     assert new.image == registry.reference(f"new-{status}")
+
+
+def test_a_pod_whose_registry_fails_says_so_and_runs_soon_after_it_is_well_whatever_else_was_ordered(
+    cluster: Cluster, registry: Registry, ns: str
+) -> None:
+    registry.refuses = 500
+    ailing = private(registry, "ailing", "login")
+    said = cluster.apply(ns, login(registry), ailing, flags=["--timeout", "5s"], expect=3)
+    told = rf"ailing: (ErrImagePull|ImagePullBackOff): {registry.reference('ailing')}: .*500"
+    assert re.search(told, said), said
+
+    def waits_for() -> str:
+        (status,) = cluster.pod(ns, "ailing")["status"]["containerStatuses"]
+        return str(status["state"]["waiting"]["reason"])
+
+    # Each order about another pod has the pull tried once more, and is no reason to wait longer afterwards.
+    for number in range(3):
+        cluster.apply(ns, single(f"other-{number}", node=NODE))
+    wait_for(lambda: waits_for() == "ImagePullBackOff", "pulls to fail by themselves")
+    registry.refuses = 0
+    wait_for(lambda: [one for one in cluster.running(ns) if one.pod == "ailing"], "the next pull", BACK_OFF_S)
 
 
 def assert_unseen(cluster: Cluster, said: str) -> None:

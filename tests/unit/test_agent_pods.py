@@ -249,6 +249,26 @@ def test_an_image_that_cannot_be_pulled_is_reported_and_tried_again() -> None:
     simulate(run())
 
 
+def test_orders_about_other_pods_try_a_pull_again_and_do_not_lengthen_its_back_off() -> None:
+    async def run() -> float:
+        world = World(images={"remote": Behaviour()}, present={"serve"})
+        world.faults.pull_failures["remote"] = "500 Internal Server Error"
+        await world.start()
+        waiting = pod(containers=(container(image="remote"),))
+        await world.want(waiting)
+        await world.until("uid-1", lambda p: p.containers[0].reason == "ErrImagePull")
+        for number in range(2, 10):
+            await world.want(waiting, pod(f"uid-{number}"))
+            await asyncio.sleep(5)  # each order has it tried at once, and it fails
+        world.faults.pull_failures.clear()
+        well_s = asyncio.get_running_loop().time()
+        await world.until_ready("uid-1")
+        await world.agent.close()
+        return asyncio.get_running_loop().time() - well_s
+
+    assert simulate(run()) < 42  # the third of its own failures gives 40 s; eight more would make it 300 s
+
+
 def test_an_image_that_is_loaded_by_hand_is_noticed_long_before_the_back_off_ends() -> None:
     async def run() -> float:
         world = World(images={"remote": Behaviour()}, present={"serve"})
