@@ -466,7 +466,8 @@ def job_labels(job: Job) -> dict[str, str]:
 
 
 def _matches(rule: PodFailurePolicyRule, pod: Pod, disrupted: bool) -> bool:
-    if any(item.type == _DISRUPTED and (item.status == "True") == disrupted for item in rule.on_pod_conditions):
+    # The one condition that a pod of ours has is true: another status is matched by a condition that is there, never by one that is not.
+    if disrupted and any(item.type == _DISRUPTED and item.status == "True" for item in rule.on_pod_conditions):
         return True
     if rule.on_exit_codes is None or pod.report is None or disrupted:
         return False

@@ -213,6 +213,16 @@ def test_ignored_failures_do_not_count() -> None:
     assert (_job(agents).status.failed, _job(agents).status.succeeded) == (0, 1)
 
 
+@pytest.mark.parametrize("status", ["False", "Unknown"])
+def test_a_condition_that_a_pod_has_not_matches_no_rule_whatever_status_it_asks_for(status: str) -> None:
+    rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": status}]}
+    agents = Agents(cluster(1, job(backoffLimit=0, podFailurePolicy={"rules": [rule]})), ends={IMAGE: [1]})
+    agents.settle(60)
+    found = condition(_job(agents).status, "Failed")
+    assert found is not None
+    assert found.reason == "BackoffLimitExceeded"
+
+
 def test_a_pod_deleted_by_hand_counts_as_failed_unless_the_policy_ignores_disruptions() -> None:
     from controller.decide import verbs
 
