@@ -91,12 +91,13 @@ def delete(world: World, record: Record, now: Moment, *, grace_s: int | None = N
     meta = record.meta
     because = f"{meta.kind.lower()} {meta.key} was deleted"
     match record:
-        case Pod():
-            return (
-                ()
-                if record.stop
-                else (_change("stop", replace(record, stop=Stop(because, now, grace_s)), because, "Killing"),)
-            )
+        case Pod(stop=None):
+            return (_change("stop", replace(record, stop=Stop(because, now, grace_s)), because, "Killing"),)
+        case Pod(stop=Stop() as stop):
+            # Deleted again with less grace: the rest is shortened, never made longer (agents only hasten a stop that is under way).
+            if grace_s is None or (stop.grace_s is not None and stop.grace_s <= grace_s):
+                return ()
+            return (_change("stop", replace(record, stop=replace(stop, grace_s=grace_s)), because, "Killing"),)
         case _ if meta.kind in POLICIES or (isinstance(record, Declared) and meta.kind != "Namespace"):
             return (_change("remove", record, because, "Deleted"),)
         case Node():

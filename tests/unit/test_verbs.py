@@ -360,6 +360,19 @@ def test_a_pod_is_ordered_to_stop_and_its_record_stays() -> None:
     assert change.record.stop == Stop("pod default/lonely was deleted", NOW, 3)
 
 
+@pytest.mark.parametrize(
+    ("before", "again", "after"), [(600, 0, 0), (600, None, 600), (600, 700, 600), (600, 600, 600), (None, 0, 0)]
+)
+def test_deleting_a_pod_again_shortens_its_grace_and_never_makes_it_longer(
+    before: int | None, again: int | None, after: int | None
+) -> None:
+    pod = replace(bare_pod(), stop=Stop("before", NOW, before))
+    changes = verbs.delete(world(pod), pod, moment(5), grace_s=again)
+    stopped = [change.record for change in changes] or [pod]
+    assert [one.stop for one in stopped if isinstance(one, Pod)] == [Stop("before", NOW, after)]
+    assert bool(changes) == (before != after)
+
+
 def test_deleting_again_changes_nothing() -> None:
     pod = replace(bare_pod(), stop=Stop("before", NOW))
     assert verbs.delete(world(pod), pod, NOW) == ()
