@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from controller.model.kinds import API_VERSIONS, KINDS, unsupported  # noqa: E402
+from controller.model.kinds.storage import PersistentVolumeClaimTemplate  # noqa: E402
 
 PAGE = ROOT / "docs" / "compatibility.md"
 OBSERVED = ROOT / "tests" / "lab" / "observed.yaml"
@@ -68,7 +69,7 @@ def types_below(model: type[BaseModel], name: str) -> list[tuple[str, type[BaseM
     found: dict[type[BaseModel], str] = {}
 
     def visit(name: str, model: type[BaseModel]) -> None:
-        if model in found or name in ("ObjectMeta", "ClusterObjectMeta", "PriorityClassMeta"):
+        if model in found or name in ("ObjectMeta", "ClusterObjectMeta", "PriorityClassMeta", "ClaimMeta"):
             return
         found[model] = name
         for info in model.model_fields.values():
@@ -100,9 +101,10 @@ def load_observed() -> dict[str, Any]:
 def fields_of(model: type[BaseModel]) -> list[str]:
     """Names as manifests have them, without what only tells the kind."""
     names = [info.alias or name for name, info in model.model_fields.items()]
-    return [
-        name for name in names if name not in ("apiVersion", "kind", "metadata") or not hasattr(model, "namespaced")
-    ]
+    telling: tuple[str, ...] = ("apiVersion", "kind", "metadata") if hasattr(model, "namespaced") else ()
+    if model is PersistentVolumeClaimTemplate:
+        telling = ("apiVersion", "kind")
+    return [name for name in names if name not in telling]
 
 
 def _table(name: str, model: type[BaseModel], observed: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.lab.cluster import Cluster, Object, Running, config_map, deployment, shell, single, wait_for
+from tests.lab.cluster import Cluster, Object, Running, config_map, deployment, secret, shell, single, wait_for
 
 SECURE: Object = {"allowPrivilegeEscalation": False, "runAsUser": 1000, "capabilities": {"drop": ["ALL"]}}
 SECURE_POD: Object = {"securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}}
@@ -68,6 +68,55 @@ def test_a_limit_range_gives_containers_what_they_do_not_say(cluster: Cluster, n
     assert "at most 128Mi per Container is allowed" in cluster.apply(ns, much, expect=1)
 
 
+def test_a_quota_with_scopes_counts_only_pods_of_that_kind(cluster: Cluster, ns: str) -> None:
+    chosen = {"scopeName": "PriorityClass", "operator": "In", "values": ["system-node-critical"]}
+    cluster.apply(
+        ns,
+        rule("ResourceQuota", "no-best-effort", hard={"pods": "0"}, scopes=["BestEffort"]),
+        rule("ResourceQuota", "not-critical", hard={"pods": "0"}, scopeSelector={"matchExpressions": [chosen]}),
+        rule(
+            "ResourceQuota",
+            "with-a-deadline",
+            hard={"pods": "0"},
+            scopeSelector={"matchExpressions": [{"scopeName": "Terminating", "operator": "Exists"}]},
+        ),
+    )
+    asks = {"resources": {"requests": {"memory": "16Mi"}}}
+
+    def pod(name: str, container: Object, **more: Any) -> Object:
+        return single(name, container=shell("sleep 1000", **container), pod=more)
+
+    assert "no-best-effort" in cluster.apply(ns, pod("best-effort", {}), expect=1)
+    said = cluster.apply(ns, pod("critical", asks, priorityClassName="system-node-critical"), expect=1)
+    assert "not-critical" in said
+    assert "with-a-deadline" in cluster.apply(ns, pod("hasty", asks, activeDeadlineSeconds=1000), expect=1)
+    cluster.apply(ns, pod("plain", asks), pod("other", asks, priorityClassName="system-cluster-critical"))
+    assert [one.pod for one in cluster.running(ns)] == ["other", "plain"]
+
+
+def test_a_drain_takes_what_is_not_healthy_past_its_budget_only_where_that_says_so(cluster: Cluster, ns: str) -> None:
+    def budget(name: str, policy: str) -> Object:
+        spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": name}}, "unhealthyPodEvictionPolicy": policy}
+        return {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": name}, "spec": spec}
+
+    pinned = {"nodeSelector": {"kubernetes.io/hostname": "node2"}, "terminationGracePeriodSeconds": 0}
+    cluster.apply(
+        ns,
+        budget("careful", "IfHealthyBudget"),
+        budget("careless", "AlwaysAllow"),
+        *(deployment(name, 1, "bad", pod=pinned) for name in ("careful", "careless")),
+        flags=["--no-wait"],
+    )
+    cluster.wait_running(ns, 2)
+    try:
+        said = cluster.run("node", "drain", "node2", "--timeout", "8s", expect=3)
+        assert "waits for its disruption budget" in said
+        wait_for(lambda: len(cluster.running(ns)) == 1, "the pod of the careless budget to go")
+        assert [one.pod.partition("-")[0] for one in cluster.running(ns)] == ["careful"]
+    finally:
+        cluster.run("node", "uncordon", "node2")
+
+
 def test_changed_content_restarts_who_asked_for_it_and_immutable_content_does_not_change(
     cluster: Cluster, ns: str
 ) -> None:
@@ -85,6 +134,9 @@ def test_changed_content_restarts_who_asked_for_it_and_immutable_content_does_no
     assert "configmap" in cluster.run("events", "-n", ns)
     said = cluster.apply(ns, {**config_map("words", word="three"), "immutable": True}, expect=2)
     assert "configmap words is immutable" in said
+    cluster.apply(ns, {**secret("sealed", word="one"), "immutable": True})
+    said = cluster.apply(ns, {**secret("sealed", word="two"), "immutable": True}, expect=2)
+    assert "secret sealed is immutable" in said
 
 
 HOSTLY = (

@@ -154,6 +154,22 @@ def test_an_address_is_kept_over_restarts_where_that_is_asked_for(cluster: Clust
     assert after.uid != before.uid
 
 
+def test_claims_have_the_labels_of_their_template_and_are_made_where_their_set_is(cluster: Cluster, ns: str) -> None:
+    made = stateful(replicas=1)
+    labelled = {"namespace": "elsewhere", "labels": {"kind": "precious"}}
+    made["spec"]["volumeClaimTemplates"][0]["metadata"] |= labelled
+    asking = {**CLAIM_SPEC, "volumeName": "made-by-hand"}
+    waiting = single("waiting", container=shell("sleep 1000"), pod=_claiming("unmade"))
+    cluster.apply(ns, made, claim("unlike", CLAIM_SPEC), claim("unmade", asking), waiting, flags=["--no-wait"])
+    with cluster.watching():
+        [one] = cluster.wait_running(ns, 1)
+        assert one.pod == "db-0"
+        chosen = cluster.run("get", "pvc", "-n", ns, "-l", "kind=precious", "-o", "name").split()
+        assert [name.rpartition("/")[2] for name in chosen] == ["data-db-0"]
+        wait_for(lambda: "asks for the volume made-by-hand" in cluster.run("describe", "pod/waiting", "-n", ns), "why")
+    assert cluster.pod(ns, "waiting")["status"]["phase"] == "Pending"
+
+
 def test_bad_claims_exit_2_and_change_nothing(cluster: Cluster, ns: str) -> None:
     cluster.apply(ns, stateful(replicas=1))
     before = cluster.stored()
