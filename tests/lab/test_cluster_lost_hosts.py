@@ -8,6 +8,7 @@ from lab.lab import Lab
 from tests.lab.cluster import Cluster, deployment, ids, single, tolerating, wait_for
 
 SOON = tolerating(5)
+SAMPLES_S = 90.0  # two looks of the agent, and a busy machine
 
 
 def test_a_host_without_power_is_replaced_and_on_its_return_only_the_surplus_stops(
@@ -89,5 +90,38 @@ def test_a_pod_of_its_own_stays_with_its_lost_host(cluster: Cluster, whole_lab3:
     assert alone in cluster.running(ns)
 
 
+def test_top_tells_of_the_hosts_that_answer_and_which_one_does_not(cluster: Cluster, whole_lab3: Lab, ns: str) -> None:
+    cluster.apply(ns, deployment("web"))
+    on = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in cluster.pods(ns)}
+    assert set(on.values()) == {"node1", "node2", "node3"}
+    wait_for(lambda: set(table(cluster.call("top", "pods", "-n", ns).out)) == set(on), "all to have figures", SAMPLES_S)
+    assert {name: figures[0] == "<unknown>" for name, figures in table(cluster.call("top", "nodes").out).items()} == {
+        "node1": False,
+        "node2": False,
+        "node3": False,
+    }
+    whole_lab3.partition("node3")
+    nodes = cluster.call("top", "nodes")
+    assert (nodes.exit_code, "node3" in nodes.err) == (4, True), nodes.err
+    figures = table(nodes.out)
+    assert figures["node3"] == ["<unknown>"] * 4
+    for name in ("node1", "node2"):
+        cpu, _, memory, share = figures[name]
+        assert cpu.endswith("m")
+        assert memory.endswith("Mi")
+        assert 0 < int(share.removesuffix("%")) <= 100
+    pods = cluster.call("top", "pods", "-n", ns)
+    assert (pods.exit_code, "node3" in pods.err) == (4, True), pods.err
+    assert set(table(pods.out)) == {name for name, node in on.items() if node != "node3"}
+    whole_lab3.heal("node3")
+    wait_for(lambda: cluster.call("reconcile").exit_code == 0, "all hosts to answer again")
+    assert set(table(cluster.call("top", "pods", "-n", ns).out)) == set(on)
+
+
 def settled_to(cluster: Cluster, namespace: str, count: int) -> bool:
     return len(cluster.running(namespace)) == count == len(cluster.pods(namespace))
+
+
+def table(text: str) -> dict[str, list[str]]:
+    """Name → what stands beside it."""
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:]}
