@@ -124,7 +124,8 @@ def _two_names(world: World, names: list[str]) -> str:
     former = [name for name in names if name not in world.hosts]
     if former and len(former) < len(names):
         return f"{wrong}; if it was renamed: sshoal node forget {former[0]} --force, then its pods are replaced"
-    mend = "rm /var/lib/sshoal/documents/agent; systemctl restart sshoal-agent"
+    # All of it: besides its identity, a clone has its original's last orders, and refuses its own as older ones.
+    mend = "systemctl stop sshoal-agent; rm -r /var/lib/sshoal/documents; systemctl start sshoal-agent"
     return f"{wrong}: keep one name in the inventory; on a cloned machine: {mend}"
 
 

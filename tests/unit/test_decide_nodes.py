@@ -344,7 +344,7 @@ def test_a_renamed_host_says_how_the_old_name_is_forgotten_and_is_a_node_again_a
 
 def test_a_cloned_machine_is_told_how_to_get_an_agent_of_its_own() -> None:
     plan = reconcile(with_sightings(cluster(2), n2=seen("n2", agent="agent-n1")), moment())
-    assert "rm /var/lib/sshoal/documents/agent" in plan.nodes["n2"].why
+    assert "rm -r /var/lib/sshoal/documents;" in plan.nodes["n2"].why  # its identity, and its original's orders
 
 
 def test_a_second_name_for_a_known_agent_makes_no_node() -> None:
