@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from lab.lab import Lab
 from lab.rootfs import LOGIN_USER
 from lab.system import cgroup_hierarchies
 from nodeagent.protocol import HELLO, frame
-from tests.lab.cluster import Cluster, deployment, ids, shell, single, spread, wait_for
+from tests.lab.cluster import Cluster, deployment, ids, manifest, shell, single, spread, wait_for
 from tests.lab.test_cluster_healing import answers, hello, kill_agent, wait_back
 
 STATE = "/var/lib/sshoal"
@@ -73,6 +74,43 @@ def test_a_host_under_two_names_is_used_under_neither_and_the_others_go_on(
     assert "everything is as declared" in cluster.run("reconcile", "--settle")
     assert ids(before) < ids(cluster.running(ns))
     assert len(cluster.running(ns)) == 5
+
+
+def test_a_clone_of_a_host_is_used_no_more_than_its_original_until_it_has_an_agent_of_its_own(
+    cluster: Cluster, ns: str, tmp_path: Path
+) -> None:
+    """All that node1's agent knows, its identity first, is on node2 as well: what a copy of a virtual machine is to us."""
+    cluster.apply(ns, single("original", node="node1"), single("bystander", node="node3"))
+    before = cluster.running(ns)
+    documents = tmp_path / "documents.tar"
+    packed = cluster.host("node1").run(f"tar -C {STATE} --exclude=.ballast -c documents | base64 -w0")
+    documents.write_bytes(base64.b64decode(packed))
+    clone = cluster.host("node2")
+    clone.copy_in(documents, "/root/documents.tar")
+    clone.run(
+        f"systemctl stop sshoal-agent; rm -rf {STATE}/documents; tar -C {STATE} -xf /root/documents.tar; "
+        "rm /root/documents.tar; systemctl start sshoal-agent"
+    )
+    wait_for(lambda: answers(cluster, "node2"), "the clone's agent to answer")
+    assert hello(cluster, "node2").agent == hello(cluster, "node1").agent
+    wait_for(lambda: cluster.running(ns, ["node2"]), "the clone to run what its original runs")
+    said = cluster.run("reconcile")
+    assert "one agent answers as node1 and node2" in said
+    assert "Quarantined" in node_line(cluster, "node1")
+    assert "Quarantined" in node_line(cluster, "node2")
+    cluster.call("apply", "-f", "-", "--timeout", "20s", stdin=manifest(ns, single("another", node="node3")))
+    cluster.wait_running(ns, 2, hosts=["node3"])
+    assert ids(before) < ids(cluster.running(ns))
+    mend = re.search(r"on a cloned machine: (.+)", said)
+    assert mend is not None
+    clone.run(mend[1])
+    wait_for(lambda: answers(cluster, "node2"), "an agent of its own to answer")
+    cluster.run("reconcile", "--settle")
+    assert "everything is as declared" in cluster.run("reconcile", "--settle")
+    assert hello(cluster, "node2").agent != hello(cluster, "node1").agent
+    wait_for(lambda: not cluster.running(ns, ["node2"]), "what the clone had of its original to stop")
+    assert ids(before) < ids(cluster.running(ns))
+    assert sorted(one.pod for one in cluster.running(ns)) == ["another", "bystander", "original"]
 
 
 # ---- versions that differ -------------------------------------------------------------------------------------------
