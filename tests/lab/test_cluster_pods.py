@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import socket
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -219,6 +222,40 @@ def test_a_host_port_is_reachable_at_the_node_and_never_given_twice(cluster: Clu
     assert scheduled["status"] == "False"
     for host in cluster.lab.hosts:
         assert host.name in cluster.run("describe", f"pod/{pending['metadata']['name']}", "-n", ns)
+
+
+def test_host_ports_are_apart_by_protocol_and_by_address(cluster: Cluster, ns: str) -> None:
+    host = cluster.host("node1")
+
+    def served(name: str, **port: Any) -> Object:
+        fields = {"containerPort": 8080, "hostPort": 18081, **port}
+        return single(name, node="node1", container={"ports": [fields]})
+
+    cluster.apply(
+        ns,
+        served("outside", hostIP=str(host.address)),
+        served("inside", hostIP="127.0.0.1"),
+        served("datagrams", protocol="UDP"),
+    )
+    with urllib.request.urlopen(f"http://{host.address}:18081/", timeout=10) as page:
+        assert "hostname=outside" in page.read().decode().split()
+    assert "hostname=inside" in host.run("curl --silent --max-time 10 http://127.0.0.1:18081/").split()
+
+    (datagrams,) = [one for one in cluster.running(ns) if one.pod == "datagrams"]
+    # The image can't listen for datagrams: somebody else does, in the pod's network.
+    listen = "import socket as s; u = s.socket(s.AF_INET, s.SOCK_DGRAM); u.bind(('', 8080)); u.settimeout(60); print(u.recv(99).decode())"
+    with ThreadPoolExecutor(1) as pool, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        script = f"nsenter --target {datagrams.pid} --net python3 -c {shlex.quote(listen)}"
+        heard = pool.submit(host.run, script, timeout_s=90)
+
+        def is_heard() -> bool:
+            sender.sendto(b"tell-tale", (str(host.address), 18081))
+            return heard.done()
+
+        wait_for(is_heard, "a datagram to arrive")
+        assert heard.result().strip() == "tell-tale"
+    said = cluster.apply(ns, served("too", hostIP=str(host.address)), flags=["--timeout", "3s"], expect=3)
+    assert "18081" in said
 
 
 def test_pods_go_where_labels_taints_and_cordons_of_nodes_let_them(cluster: Cluster, ns: str) -> None:

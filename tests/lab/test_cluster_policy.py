@@ -68,6 +68,34 @@ def test_a_limit_range_gives_containers_what_they_do_not_say(cluster: Cluster, n
     assert "at most 128Mi per Container is allowed" in cluster.apply(ns, much, expect=1)
 
 
+def test_a_limit_range_refuses_what_is_too_little_or_stretched_too_far_and_says_what_is_asked_for(
+    cluster: Cluster, ns: str
+) -> None:
+    each = {
+        "type": "Container",
+        "min": {"memory": "16Mi"},
+        "defaultRequest": {"memory": "32Mi", "cpu": "100m"},
+        "maxLimitRequestRatio": {"memory": "2"},
+    }
+    cluster.apply(ns, rule("LimitRange", "each", limits=[each]))
+
+    def asking(name: str, request: str, limit: str) -> Object:
+        memory = {"requests": {"memory": request}, "limits": {"memory": limit}}
+        return single(name, container=shell("sleep 1000", resources=memory))
+
+    said = cluster.apply(ns, asking("little", "8Mi", "16Mi"), expect=1)
+    assert "at least 16Mi" in said
+    said = cluster.apply(ns, asking("stretched", "16Mi", "33Mi"), expect=1)
+    assert "2 times at most is allowed" in said
+    cluster.apply(
+        ns,
+        asking("even", "20Mi", "40Mi"),
+        single("silent", container=shell("sleep 1000", resources={"limits": {"memory": "64Mi"}})),
+    )
+    script = "cat /sys/fs/cgroup/cpu.weight 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.shares"
+    assert cluster.inside(find(cluster, ns, "silent"), script) in ("102", "4"), "100m, as a share or as a weight"
+
+
 def test_a_quota_with_scopes_counts_only_pods_of_that_kind(cluster: Cluster, ns: str) -> None:
     chosen = {"scopeName": "PriorityClass", "operator": "In", "values": ["system-node-critical"]}
     cluster.apply(
