@@ -191,10 +191,10 @@ class Cluster:
 
     # ---- ends ----
 
-    def wipe(self) -> None:
-        """Takes all of sshoal off the hosts, whoever put it there."""
+    def wipe(self, *hosts: LabHost) -> None:
+        """Takes all of sshoal off the hosts that are given, or off all, whoever put it there."""
         with ThreadPoolExecutor(len(self.lab.hosts)) as pool:
-            list(pool.map(self._wipe, self.lab.hosts))
+            list(pool.map(self._wipe, hosts or self.lab.hosts))
 
     def _wipe(self, host: LabHost) -> None:
         from controller.act.bootstrap import removal  # what `forget` runs on a host whose agent does not work

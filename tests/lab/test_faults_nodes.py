@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,7 +62,8 @@ def test_a_host_under_two_names_is_used_under_neither_and_the_others_go_on(
     before = cluster.running(ns)
     assert spread(before) == {"node1": 1, "node2": 1, "node3": 1}
     addresses = {host.name: str(host.address) for host in cluster.lab.hosts}
-    twice = Cluster(cluster.lab, cluster.directory, inventory(cluster.lab, tmp_path, again=addresses["node1"]))
+    listed = inventory(cluster.lab, tmp_path, addresses | {"again": addresses["node1"]})
+    twice = Cluster(cluster.lab, cluster.directory, listed)
     said = twice.run("reconcile")
     assert "one agent answers as again and node1: keep one name in the inventory" in said
     assert "Quarantined" in node_line(twice, "node1")
@@ -74,6 +75,24 @@ def test_a_host_under_two_names_is_used_under_neither_and_the_others_go_on(
     assert "everything is as declared" in cluster.run("reconcile", "--settle")
     assert ids(before) < ids(cluster.running(ns))
     assert len(cluster.running(ns)) == 5
+
+
+def test_a_new_host_under_two_names_becomes_a_node_once_one_of_them_is_gone(cluster: Cluster, tmp_path: Path) -> None:
+    node = cluster.host("node3")
+    names = {name: str(node.address) for name in ("first", "second")}
+    other = Cluster(cluster.lab, tmp_path, inventory(cluster.lab, tmp_path, names))
+    cluster.wipe(node)
+    try:
+        said = other.run("reconcile")
+        for name in names:
+            assert f"host {name} is not used: one agent answers as first and second: keep one name" in said, said
+            assert "Quarantined" in node_line(other, name)
+        inventory(cluster.lab, tmp_path, {"second": names["second"]})
+        other.apply("two-names", single("web", node="second"))
+        assert "Ready" in node_line(other, "second")
+    finally:
+        cluster.wipe(node)
+    cluster.run("reconcile", "--settle")
 
 
 def test_a_clone_of_a_host_is_used_no_more_than_its_original_until_it_has_an_agent_of_its_own(
@@ -264,9 +283,8 @@ def test_another_user_of_the_host_reaches_the_agent_neither_by_its_socket_nor_wh
 # ---- helpers --------------------------------------------------------------------------------------------------------
 
 
-def inventory(lab: Lab, directory: Path, **more: str) -> Path:
-    """The lab's inventory as root's, with hosts more."""
-    addresses = {host.name: str(host.address) for host in lab.hosts} | more
+def inventory(lab: Lab, directory: Path, addresses: Mapping[str, str]) -> Path:
+    """An inventory of hosts of the lab, as root's, by other names."""
     file = directory / "inventory.ini"
     file.write_text(inventory_text(addresses, user="root", key=lab.root_key, known_hosts=lab.known_hosts, become=False))
     return file
