@@ -14,7 +14,7 @@ from tests.sim.world import SimWorld, Violated
 FAULTS_S = 3600.0
 REST_WITHIN_S = 900.0  # from the last fault healed to the declared state: back-offs of 300 s included
 IDLE_S = 130.0
-AUTOSCALERS_LOOK_BACK_S = 330.0  # until then what they say of themselves may change, with no load changed
+AUTOSCALERS_LOOK_BACK_S = 480.0  # 300 s after a sample of a minute, told by a pass a minute later
 
 IMAGES = ("app:1", "app:2", "app:3", "deaf:1", "bad:never-ready", "bad:crash")
 GOOD_IMAGES = IMAGES[:4]
