@@ -9,25 +9,9 @@ from pathlib import Path
 import pytest
 
 from controller.act.transport import AgentPlaces
-from tests.contract.private_podman import PrivatePodman
+from tests.contract.podman_fixtures import private_podman, shared_podman  # noqa: F401  (fixtures)
 from tests.contract.sshd import Sshd
 from tests.contract.transports import StartSshd
-
-
-@pytest.fixture(scope="session")
-def shared_podman() -> Iterator[PrivatePodman]:
-    podman = PrivatePodman()
-    try:
-        yield podman.start()
-    finally:
-        podman.close()
-
-
-@pytest.fixture
-def private_podman(shared_podman: PrivatePodman) -> Iterator[PrivatePodman]:
-    """One service for all tests, and nothing of another test in it."""
-    yield shared_podman
-    shared_podman.clear()
 
 
 @pytest.fixture(params=["ssh", "paramiko"])

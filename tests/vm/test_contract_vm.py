@@ -34,6 +34,9 @@ SUITE = (
 )
 # pytest and what it needs: pure Python, the same files for every version of it
 TOOLS = ("pytest", "pluggy", "iniconfig", "packaging", "pygments", "pytest-timeout")
+CONFTEST = (
+    "from tests.contract.podman_fixtures import private_podman, shared_podman\n"  # without the controller's fixtures
+)
 SETTINGS = """\
 [pytest]
 addopts = --strict-markers
@@ -71,9 +74,10 @@ def _pack(archive: Path) -> None:
                 if ".." not in file.parts and "__pycache__" not in file.parts:
                     tar.add(str(file.locate()), f"tools/{file}")
         tar.add(lower_dir("debian", lambda _: None) / "bin/busybox", "busybox")
-        settings = tarfile.TarInfo("pytest.ini")
-        settings.size = len(SETTINGS)
-        tar.addfile(settings, io.BytesIO(SETTINGS.encode()))
+        for name, text in (("pytest.ini", SETTINGS), ("tests/contract/conftest.py", CONFTEST)):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
 
 
 def _no_bytecode(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
