@@ -18,6 +18,6 @@ def shared_podman() -> Iterator[PrivatePodman]:
 
 @pytest.fixture
 def private_podman(shared_podman: PrivatePodman) -> Iterator[PrivatePodman]:
-    """One service for all tests, and nothing of another test in it."""
+    """One service for all tests, and no volume of another test in it."""
     yield shared_podman
-    shared_podman.clear()
+    shared_podman.remove_volumes()

@@ -124,15 +124,14 @@ class PrivatePodman:
         assert self._holder is not None
         return ("nsenter", "--target", str(self._holder.pid), "--mount", "--net")
 
-    def clear(self) -> None:
-        """Removes every pod, container and volume: no test finds what another one left. Images and the network stay."""
-        self.cli("pod", "rm", "--all", "--force", "--time", "0")
-        self.cli("rm", "--all", "--force", "--time", "0")
+    def remove_volumes(self) -> None:
+        """All of them: unlike pods, which have uids of their own in each test, they have names that tests share."""
         self.cli("volume", "rm", "--all", "--force")
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
-            self.clear()
+            self.cli("pod", "rm", "--all", "--force", "--time", "0")
+            self.cli("rm", "--all", "--force", "--time", "0")
         for process in (self._service, self._holder):
             if process is not None:
                 process.kill()
