@@ -66,10 +66,10 @@ async def _readable(descriptor: int) -> None:
         loop.remove_reader(descriptor)
 
 
-def may_lower_oom_scores(own: str = "/proc/self/oom_score_adj") -> bool:
+def may_lower_oom_scores() -> bool:
     """Whether this process may keep others from the OOM killer. Found out by trying it on itself: root of a host that is itself a container
     seems to have every right, and may not have this one (CAP_SYS_RESOURCE of the machine)."""
-    score = Path(own)
+    score = Path("/proc/self/oom_score_adj")
     before = score.read_text()
     try:
         score.write_text("-1000")

@@ -282,10 +282,11 @@ class PodWorker:
 
     def _note(self, step: Step, failure: Failure) -> None:
         before, now_s = self.troubles.get(step.slot), self.host.clock.boottime_s()
-        if before is not None and before.kind == step.kind and before.at_once and now_s < before.retry_s:
-            failures, retry_s = before.failures, before.retry_s  # a try before its time, by an order about whatever
+        row = before if before is not None and before.kind == step.kind else None
+        if row is not None and row.at_once and now_s < row.retry_s:
+            failures, retry_s = row.failures, row.retry_s  # a try before its time, by an order about whatever
         else:
-            failures = before.failures + 1 if before is not None and before.kind == step.kind else 1
+            failures = row.failures + 1 if row is not None else 1
             retry_s = now_s + (pull_delay_s(failures) if step.kind == PULL else retry_delay_s(failures))
         reason = failure.reason
         if reason == "ErrImagePull" and failures > 1:

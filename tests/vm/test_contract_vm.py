@@ -34,9 +34,8 @@ SUITE = (
 )
 # pytest and what it needs: pure Python, the same files for every version of it
 TOOLS = ("pytest", "pluggy", "iniconfig", "packaging", "pygments", "pytest-timeout")
-CONFTEST = (
-    "from tests.contract.podman_fixtures import private_podman, shared_podman\n"  # without the controller's fixtures
-)
+# Without the fixtures that want the controller.
+CONFTEST = "from tests.contract.podman_fixtures import private_podman, shared_podman\n"
 SETTINGS = """\
 [pytest]
 addopts = --strict-markers
