@@ -196,6 +196,8 @@ def _terminated(blank: ContainerReport, mine: ContainerRecord) -> ContainerRepor
     ended = mine.ended
     if ended is None:
         return blank
+    if not ended.known:  # as the kubelet: it runs, and is not ready, until the engine has told how it ended
+        return replace(blank, state=RUNNING, started_wall_s=ended.started_wall_s, **_last(mine.last))
     return replace(
         blank,
         state=TERMINATED,

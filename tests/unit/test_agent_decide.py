@@ -244,6 +244,18 @@ def test_a_pod_is_ready_when_all_its_containers_are(main: ContainerRecord, ready
     assert decision.report.ready_since_s == (NOW_S if ready else 0.0)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "restarts"), [(pod(), True), (NEVER, False), (ON_FAILURE, False), (pod(stop=True), False)]
+)
+def test_a_container_runs_until_the_engine_has_told_how_it_ended(wanted: Pod, restarts: bool) -> None:
+    """Kubernetes never shows `terminated` without an exit code."""
+    unknown = ended(code=None, known=False)
+    told = decided(wanted, record(wanted, unknown)).report
+    assert [(one.state, one.ready, one.started) for one in told.containers] == [("running", False, False)]
+    assert not told.ready
+    assert (START in {step.kind for step in decided(wanted, record(wanted, unknown)).steps}) is restarts
+
+
 def test_since_when_a_pod_is_ready_does_not_move() -> None:
     first = decided(pod(), record(pod(), running()))
     later = decided(pod(), first.record, now_s=NOW_S + 500)

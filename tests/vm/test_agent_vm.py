@@ -76,7 +76,7 @@ def how_it_ended(node: VmNode, name: str, container: dict[str, Any]) -> tuple[st
 
     def ended() -> list[tuple[str, int]]:
         states = [container["state"].get("terminated") for container in node.status(name)]
-        return [(state["reason"], state["exitCode"]) for state in states if state and "reason" in state]
+        return [(state["reason"], state["exitCode"]) for state in states if state]
 
     node.wait(ended, f"the end of {name}")
     found = ended()[0]
