@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,22 @@ class TransportByHost:
         return self._made[kind]
 
     def _make(self, kind: str) -> HoppingTransport[Any]:
-        if kind == "paramiko":
-            from controller.act.paramiko_transport import ParamikoTransport
-
-            return ParamikoTransport(
-                self._known_hosts, ssh_directory=self._ssh_directory, agent=self._agent, addresses=self._addresses
-            )
-        from controller.act.ssh import AsyncsshTransport
-
-        return AsyncsshTransport(
+        return _class_of(kind)(
             self._known_hosts, ssh_directory=self._ssh_directory, agent=self._agent, addresses=self._addresses
         )
+
+
+def load_transports(hosts: Iterable[Host]) -> None:
+    """Imports the SSH libraries that these hosts need; else the first connection does."""
+    for kind in {host.connection.kind for host in hosts}:
+        _class_of(kind)
+
+
+def _class_of(kind: str) -> type[HoppingTransport[Any]]:
+    if kind == "paramiko":
+        from controller.act.paramiko_transport import ParamikoTransport
+
+        return ParamikoTransport
+    from controller.act.ssh import AsyncsshTransport
+
+    return AsyncsshTransport

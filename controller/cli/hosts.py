@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 node_app = typer.Typer(
     help="Hosts as nodes: trust, check, cordon, forget …", no_args_is_help=True, rich_markup_mode=None
 )
+node_app.command("prepare")(preparing.node_prepare)
 inventory_app = typer.Typer(
     help="Look at the inventory, as ansible-inventory does.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -28,7 +29,6 @@ NodeName = Annotated[str, typer.Argument(metavar="NODE", help="A node, by its na
 
 def register(app: typer.Typer) -> None:
     app.command()(init)
-    preparing.register(node_app)
     app.add_typer(node_app, name="node")
     app.add_typer(inventory_app, name="inventory")
     app.add_typer(create_app, name="create")

@@ -7,32 +7,37 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 from typer.models import CommandInfo
 
-from controller.cli import (
-    adhoc,
-    completion,
-    configuring,
-    copying,
-    editing,
-    hosts,
-    images,
-    keeping,
-    metadata,
-    operations,
-    passes,
-    read,
-    streams,
-    top,
-    whatif,
-    workloads,
-)
+from controller.cli import completion
 from controller.cli.help import Sections, show_examples
 from controller.model.errors import SshoalError, UsageError
-from lab import cli as lab
+
+# Module → the commands and groups that it registers. One command needs one module: all of them take longer than Python's own start.
+MODULES = {
+    "workloads": ("apply", "plan", "delete", "scale", "rollout"),
+    "editing": ("diff", "edit"),
+    "metadata": ("label", "annotate"),
+    "passes": ("reconcile", "watch", "wait", "schedule"),
+    "read": ("get", "describe", "events", "version"),
+    "top": ("top",),
+    "streams": ("logs", "exec", "port-forward"),
+    "copying": ("cp",),
+    "whatif": ("explain", "simulate", "rebalance"),
+    "hosts": ("init", "node", "inventory", "create"),
+    "adhoc": ("run",),
+    "images": ("image",),
+    "operations": ("operations",),
+    "keeping": ("backup", "restore"),
+    "configuring": ("config",),
+    "completion": ("completion",),
+    "laboratory": ("lab",),
+}
 
 
 def _show_version(asked: bool) -> None:
@@ -43,18 +48,6 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(
-    name="sshoal",
-    cls=Sections,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-
-
-@app.callback()
 def root(
     context: typer.Context,
     config: Annotated[
@@ -74,27 +67,22 @@ def root(
     context.meta.update({"sshoal.config": config, "sshoal.context": chosen})
 
 
-for module in (
-    workloads,
-    editing,
-    metadata,
-    passes,
-    read,
-    top,
-    streams,
-    copying,
-    whatif,
-    hosts,
-    adhoc,
-    images,
-    operations,
-    keeping,
-    configuring,
-    completion,
-):
-    module.register(app)
-app.add_typer(lab.app, name="lab", help="A lab of real hosts on this machine.")
-show_examples(app)
+def command_line(modules: Iterable[str] = MODULES) -> typer.Typer:
+    """The commands of these modules, all of them by default."""
+    app = typer.Typer(
+        name="sshoal",
+        cls=Sections,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(root)
+    for module in modules:
+        import_module(f"controller.cli.{module}").register(app)
+    show_examples(app)
+    return app
 
 
 def main() -> None:
@@ -126,16 +114,40 @@ def main() -> None:
 def _narrowed(words: list[str]) -> typer.Typer:
     """The app with only the command that is named. Typer builds every command before it reads one, which is half of the start.
 
-    Without a command, or with one that there is not, all are needed: for help, and for the nearest right word.
+    Without a command, or with one that there is not, the outlines of all are needed: for help, and for the nearest right word.
     """
     place = 0
     while place < len(words) and words[place].startswith("-"):
         place += 2 if words[place] in ("--config", "--context") else 1
     named = words[place] if place < len(words) else ""
-    narrowed = copy.copy(app)
-    narrowed.registered_commands = [one for one in app.registered_commands if _name_of(one) == named]
-    narrowed.registered_groups = [one for one in app.registered_groups if one.name == named]
-    return narrowed if narrowed.registered_commands or narrowed.registered_groups else app
+    module = next((module for module, names in MODULES.items() if named in names), None)
+    if module is None:
+        return _outlined(command_line())
+    app = command_line([module])
+    app.registered_commands = [one for one in app.registered_commands if _name_of(one) == named]
+    app.registered_groups = [one for one in app.registered_groups if one.name == named]
+    return app
+
+
+def _outlined(app: typer.Typer) -> typer.Typer:
+    """The same commands by name and help alone: typer reads no signatures. For a command line that runs none of them."""
+    outline = copy.copy(app)
+    outline.registered_commands = [copy.copy(one) for one in app.registered_commands]
+    for command in outline.registered_commands:
+        command.name, command.callback = _name_of(command), _only_told(command.callback)
+    outline.registered_groups = [copy.copy(one) for one in app.registered_groups]
+    for group in outline.registered_groups:
+        if group.typer_instance is not None:
+            group.typer_instance = _outlined(group.typer_instance)
+    return outline
+
+
+def _only_told(command: Callable[..., object] | None) -> Callable[[], None]:
+    def told() -> None:
+        raise AssertionError("an outline was run")
+
+    told.__doc__ = command.__doc__
+    return told
 
 
 def _name_of(command: CommandInfo) -> str:

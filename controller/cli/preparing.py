@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 PARALLEL_MAX = 8
 
 
-def register(node_app: typer.Typer) -> None:
-    node_app.command("prepare")(node_prepare)
-
-
 def node_prepare(
     pattern: options.Pattern = "all",
     only_check: Annotated[

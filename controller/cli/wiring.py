@@ -185,10 +185,15 @@ class Wiring:
 
         from controller.act.bell import Bell
         from controller.act.lock import pass_lock
+        from controller.act.transports import load_transports
 
         with pass_lock(self.context.lock), Bell(self.context.bell) as bell:
             async with self.fleet(deadlines) as fleet:
-                fleet.begin(self.inventory().hosts)
+                hosts = self.inventory().hosts
+                load_transports(
+                    hosts.values()
+                )  # before the thread: side by side, either import would take as long as both
+                fleet.begin(hosts)
                 await asyncio.to_thread(
                     import_module, "controller.loop"
                 )  # the greater part of the program, while servers answer

@@ -10,12 +10,20 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+import typer
 
 from controller.act.lock import pass_lock
+from controller.cli import main as door
 from tests import builders
 from tests.shell import Shell
 
 # ---- start ----
+
+
+@pytest.mark.parametrize("module", door.MODULES)
+def test_a_command_is_found_in_the_module_that_has_it(module: str) -> None:
+    """A command is looked up without loading the others: one that is missing here would be unknown."""
+    assert set(typer.main.get_command(door.command_line([module])).commands) == set(door.MODULES[module])  # type: ignore[attr-defined]
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -31,7 +39,7 @@ def test_help_loads_nothing_heavy() -> None:
         "tenacity",
         "nodeagent.protocol",
     )
-    program = "import sys, controller.cli.main; print(*sys.modules)"
+    program = "import sys, controller.cli.main; controller.cli.main.command_line(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not set(heavy) & set(loaded)
 

@@ -14,7 +14,7 @@ import typer
 from controller.cli import main as door
 from tests.shell import Shell
 
-ROOT = typer.main.get_command(door.app)
+ROOT = typer.main.get_command(door.command_line())
 DOCS = Path(__file__).parents[2] / "docs"
 
 

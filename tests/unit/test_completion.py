@@ -22,7 +22,7 @@ from nodeagent.protocol import ContainerReport
 from tests import builders
 from tests.shell import Shell
 
-ROOT = typer.main.get_command(door.app)
+ROOT = typer.main.get_command(door.command_line())
 SSHOAL = Path(sys.executable).with_name("sshoal")
 
 

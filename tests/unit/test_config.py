@@ -71,7 +71,7 @@ def test_every_setting_of_a_command_is_an_option_of_it() -> None:
     """A setting for which there is no option would be passed over in silence."""
     from controller.cli import config
 
-    commands = typer.main.get_command(door.app).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(door.command_line()).commands  # type: ignore[attr-defined]
     for name in ("watch", "reconcile"):
         known = {parameter.name for parameter in commands[name].params}
         assert {key.replace("-", "_") for key in config._OPTIONS[name]} | {"log_format", "log_level"} <= known
