@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from controller.model.errors import InventoryError
@@ -110,7 +111,7 @@ class Taint:
     effect: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: the connection is kept
 class Host:
     """One inventory entry.
 
@@ -125,7 +126,7 @@ class Host:
     source: str
     directory: str = ""
 
-    @property
+    @cached_property
     def connection(self) -> Connection:
         """Connection variables, typed. Raises InventoryError that names place and variable."""
         from controller.model import inventory_connection  # that module reads hosts; most commands read few connections
