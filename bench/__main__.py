@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import sys
 from collections.abc import Callable
@@ -27,6 +28,8 @@ WITH_OWN_HOSTS: dict[str, Callable[[], list[Figure]]] = {
 
 
 def main() -> None:
+    for package in ("controller", "nodeagent", "lab"):  # as an installation does: users' commands do not compile
+        compileall.compile_dir(package, quiet=1)
     wanted = sys.argv[1:] or [*WITH_OWN_HOSTS, *PARTS]
     load_before = os.getloadavg()[0]
     figures: list[Figure] = []

@@ -18,6 +18,8 @@ def main() -> NoReturn:
     gc.set_threshold(GC_THRESHOLD)
     # Secrets pass through our memory: a crash writes none of it to a core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # pydantic looks through all that is installed for plugins; what is valid must not depend on those.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     try:
         _read_signatures_once()
         from controller.cli.main import main as run_command
