@@ -63,6 +63,11 @@ class Pass:
         """Hosts that gave no report, and why."""
         return {name: sighting for name, sighting in self.world.sightings.items() if isinstance(sighting, Unseen)}
 
+    @property
+    def quarantined(self) -> tuple[str, ...]:
+        """Hosts that no command may go to, though they may answer."""
+        return tuple(name for name, view in self.plan.nodes.items() if view.state == "Quarantined")
+
 
 Watcher = Callable[[Pass], None]
 

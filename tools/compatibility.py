@@ -128,6 +128,8 @@ def _refusal(meaning: Any) -> str:
         return "refused"
     if meaning is unsupported.RUINS:
         return "refused, object too"
+    if meaning is unsupported.NAMED:
+        return "no effect beside a name, refused without one"
     if meaning is unsupported.MOOT:
         return "no effect"
     shown = "empty" if meaning == {} else str(meaning).lower() if isinstance(meaning, bool) else str(meaning)

@@ -320,7 +320,7 @@ def _end(log: Log, error: SshoalError) -> NoReturn:
 def _exit_code(done: Pass, *, settle: bool) -> int:
     if done.behind:
         return 1
-    if done.unseen or any(done.pushed.values()):
+    if done.unseen or done.quarantined or any(done.pushed.values()):
         return 4
     return 3 if settle and not done.settled else 0
 

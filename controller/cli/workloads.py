@@ -135,7 +135,11 @@ def delete(
     ] = None,
     namespace: options.Namespace = "default",
     grace_period: Annotated[
-        int, typer.Option(metavar="SECONDS", help="Seconds for pods to end; -1: as their manifests say.")
+        int,
+        typer.Option(
+            metavar="SECONDS",
+            help="Seconds for pods to end, also for those that are ending already; -1: as their manifests say.",
+        ),
     ] = -1,
     ignore_not_found: Annotated[
         bool, typer.Option("--ignore-not-found", help="It is no error when there is none.")

@@ -160,7 +160,9 @@ class _Reader:
             self._take_out(path, parent, name, _unknown(self.model, model, name, hint=hint))
         elif meaning is unsupported.RUINS:
             self._take_out(path, parent, name, f"{NOT_YET} (--lenient leaves this object out)", "without object")
-        elif meaning is unsupported.MOOT:
+        elif meaning is unsupported.NAMED and "name" not in parent:
+            self._take_out(path, parent, name, "makes no name here: apply finds an object again by its metadata.name")
+        elif meaning in (unsupported.MOOT, unsupported.NAMED):
             if name in parent:
                 self.document.remove(parent, name)
         elif meaning is unsupported.NEVER or (name in parent and parent[name] != meaning):

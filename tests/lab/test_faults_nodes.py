@@ -64,7 +64,7 @@ def test_a_host_under_two_names_is_used_under_neither_and_the_others_go_on(
     addresses = {host.name: str(host.address) for host in cluster.lab.hosts}
     listed = inventory(cluster.lab, tmp_path, addresses | {"again": addresses["node1"]})
     twice = Cluster(cluster.lab, cluster.directory, listed)
-    said = twice.run("reconcile")
+    said = twice.run("reconcile", expect=4)
     assert "one agent answers as again and node1: keep one name in the inventory" in said
     assert "Quarantined" in node_line(twice, "node1")
     assert "Ready" in node_line(twice, "node2")
@@ -83,7 +83,7 @@ def test_a_new_host_under_two_names_becomes_a_node_once_one_of_them_is_gone(clus
     other = Cluster(cluster.lab, tmp_path, inventory(cluster.lab, tmp_path, names))
     cluster.wipe(node)
     try:
-        said = other.run("reconcile")
+        said = other.run("reconcile", expect=4)
         for name in names:
             assert f"host {name} is not used: one agent answers as first and second: keep one name" in said, said
             assert "Quarantined" in node_line(other, name)
@@ -113,7 +113,7 @@ def test_a_clone_of_a_host_is_used_no_more_than_its_original_until_it_has_an_age
     wait_for(lambda: answers(cluster, "node2"), "the clone's agent to answer")
     assert hello(cluster, "node2").agent == hello(cluster, "node1").agent
     wait_for(lambda: cluster.running(ns, ["node2"]), "the clone to run what its original runs")
-    said = cluster.run("reconcile")
+    said = cluster.run("reconcile", expect=4)
     assert "one agent answers as node1 and node2" in said
     assert "Quarantined" in node_line(cluster, "node1")
     assert "Quarantined" in node_line(cluster, "node2")

@@ -58,9 +58,9 @@ def with_field(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return thing
 
 
-def problems_of(text: str) -> list[str]:
+def problems_of(text: str, *, lenient: bool = False) -> list[str]:
     with pytest.raises(ManifestError) as refused:
-        load(text, "a.yaml")
+        load(text, "a.yaml", lenient=lenient)
     assert refused.value.exit_code == 2
     return [str(problem) for problem in refused.value.problems]
 
@@ -291,7 +291,6 @@ DEPLOYMENT_TABLE: list[tuple[str, Any, str]] = [
     ("kind", 3, "kind: must be a text, not a number"),
     ("apiVersion", "acme.example/v1", "kind: Deployment of 'acme.example/v1' is a custom resource: not supported (--lenient leaves it out)"),
     ("metadata/finalizers", ["x"], f"metadata.finalizers: {NOT_YET} (--lenient runs without it)"),
-    ("metadata/generateName", "x-", f"metadata.generateName: {NOT_YET} (--lenient leaves this object out)"),
     ("spec/template/metadata/labels/app", "x y", f"spec.template.metadata.labels.app: value 'x y' {VALUE_RULE}"),
 ]  # fmt: skip
 
@@ -301,6 +300,16 @@ DEPLOYMENT_TABLE: list[tuple[str, Any, str]] = [
 )
 def test_bad_deployment(path: str, value: Any, message: str) -> None:
     assert problems_of(json.dumps(with_field(DEPLOYMENT, path, value))) == [f"a.yaml:1: {message}"]
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_names_are_not_made_up(lenient: bool) -> None:
+    """kubectl apply refuses it as well: it could not find the object again."""
+    nameless = with_field(with_field(DEPLOYMENT, "metadata/name", DELETED), "metadata/generateName", "web-")
+    assert problems_of(json.dumps(nameless), lenient=lenient) == [
+        "a.yaml:1: metadata.generateName: makes no name here: apply finds an object again by its metadata.name",
+        "a.yaml:1: metadata.name: is required",
+    ]
 
 
 CONFIG_TABLE: list[tuple[dict[str, Any], str, Any, str]] = [

@@ -70,13 +70,14 @@ KINDS: Final = frozenset(
 
 NEVER: Final = object()  # no value of the field is without meaning here
 MOOT: Final = object()  # every value is: it is about something that never happens here
+NAMED: Final = object()  # it says nothing beside a name, and makes none where that is missing
 RUINS: Final = object()  # nor can the object run without it: leaving it out would change what it does to its data
 
 # Type → field → the value with which the field says nothing: what happens here anyway.
 # With that value it is left out without a word; `kubectl get -o yaml` is full of them.
 FIELDS: Final[dict[str, dict[str, Any]]] = {
     "ObjectMeta": {
-        "generateName": RUINS,
+        "generateName": NAMED,
         "deletionGracePeriodSeconds": NEVER,
         "finalizers": NEVER,
     },
