@@ -177,7 +177,7 @@ def test_beside_a_name_generate_name_says_nothing() -> None:
     """`kubectl get pod -o yaml` has both for each pod of a workload."""
     text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: web-abc, generateName: web-}, data: {a: b}}"
     loaded = load(text, "a.yaml")
-    assert (loaded.notes, [one.object.metadata.name for one in loaded.manifests]) == ([], ["web-abc"])
+    assert (list(loaded.warnings), [one.object.metadata.name for one in loaded.manifests]) == ([], ["web-abc"])
 
 
 def test_kubectl_output_gets_one_list_of_what_is_not_supported_and_what_lenient_would_run() -> None:
