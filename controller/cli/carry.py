@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from controller.act.bell import ring
-from controller.act.fleet import Deadlines
 from controller.cli.output import Progress, bar
 from controller.cli.wiring import Wiring
 from controller.decide.standing import Progress as Standing
@@ -159,6 +158,8 @@ class Carry:
         """The stored world with the hosts that the active controller may still be installing: no record tells of these."""
         if not any(pod.unplaced and not pod.node for pod in world.pods.values()):
             return world
+        from controller.act.fleet import Deadlines  # seldom needed
+
         hosts = {
             name: HostEntry(name, host.connection.address)
             for name, host in self._hosts.items()

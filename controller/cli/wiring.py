@@ -185,10 +185,11 @@ class Wiring:
 
         from controller.act.bell import Bell
         from controller.act.lock import pass_lock
-        from controller.act.transports import load_transports
 
         with pass_lock(self.context.lock), Bell(self.context.bell) as bell:
             async with self.fleet(deadlines) as fleet:
+                from controller.act.transports import load_transports
+
                 hosts = self.inventory().hosts
                 load_transports(
                     hosts.values()
