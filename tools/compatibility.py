@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from controller.model.kinds import API_VERSIONS, KINDS, unsupported  # noqa: E402
 from controller.model.kinds.storage import PersistentVolumeClaimTemplate  # noqa: E402
+from controller.model.older import VERSIONS  # noqa: E402
 
 PAGE = ROOT / "docs" / "compatibility.md"
 OBSERVED = ROOT / "tests" / "lab" / "observed.yaml"
@@ -51,7 +52,8 @@ def page() -> str:
     parts = [HEAD]
     seen: set[type[BaseModel]] = set()
     for kind in KINDS:
-        parts.append(f"## {kind}\n\n`{API_VERSIONS[kind]}`\n")
+        older = f"; `{VERSIONS[kind]}` is read as that" if kind in VERSIONS else ""
+        parts.append(f"## {kind}\n\n`{API_VERSIONS[kind]}`{older}\n")
         for name, model in types_below(KINDS[kind], kind):
             if model in seen:
                 continue

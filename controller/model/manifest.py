@@ -22,6 +22,7 @@ from controller.model.errors import ManifestError
 from controller.model.kinds import API_VERSIONS, KINDS, Object, PodTemplateSpec, unsupported
 from controller.model.kinds.check import show
 from controller.model.kinds.meta import DEFAULT_NAMESPACE, shown
+from controller.model.older import VERSIONS, renewed
 from controller.model.shape import NOT_YET, Problem, Shape, describe, drop_nulls, nearest, read_shape
 from controller.model.yamlscan import Document, Path, scan
 
@@ -137,9 +138,10 @@ class _FileReader:
         return KINDS[cast(str, kind)]
 
     def _read_object(self, model: type[Object], document: Document, data: dict[str, Any], at: Path, line: int) -> None:
+        older = renewed(data, document, at)
         written = _server_written(model.__name__, data, document, at)
         shape = read_shape(model, data, document, at)
-        shape.problems += written.problems
+        shape.problems += [*older, *written.problems]
         shape.notes += written.notes
         self._report(document, shape, at)
         ruined = any(problem.lenient != "without field" for problem in shape.problems)
@@ -185,7 +187,7 @@ def _kind_problem(kind: str, version: str) -> tuple[str, str, bool] | None:
     group = version.rpartition("/")[0]
     if kind in KINDS:
         wanted = API_VERSIONS[kind]
-        if version == wanted:
+        if version in (wanted, VERSIONS.get(kind)):
             return None
         if "." in group and not group.endswith(".k8s.io"):
             return (

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from controller.model.errors import ManifestError
 from controller.model.kinds import ConfigMap, Deployment, Pod
+from controller.model.kinds.autoscaling import HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior
 from controller.model.manifest import Loaded, load, parse_object, parse_template
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +179,53 @@ def test_beside_a_name_generate_name_says_nothing() -> None:
     text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: web-abc, generateName: web-}, data: {a: b}}"
     loaded = load(text, "a.yaml")
     assert (list(loaded.warnings), [one.object.metadata.name for one in loaded.manifests]) == ([], ["web-abc"])
+
+
+HPA_V1 = """apiVersion: autoscaling/v1
+kind: HorizontalPodAutoscaler
+metadata:
+  name: web
+spec:
+  scaleTargetRef:
+    apiVersion: apps/v1
+    kind: Deployment
+    name: web
+  maxReplicas: 10
+"""
+
+
+@pytest.mark.parametrize(("line", "percent"), [("", 80), ("  targetCPUUtilizationPercentage: 50\n", 50)])
+def test_an_autoscaler_of_the_first_version_is_one_of_the_second(line: str, percent: int) -> None:
+    (made,) = load(HPA_V1 + line, "a.yaml").manifests
+    scaler = made.object
+    assert isinstance(scaler, HorizontalPodAutoscaler)
+    ((metric,), behavior) = scaler.spec.counted, scaler.spec.behavior
+    assert metric.resource is not None
+    assert (metric.resource.name, metric.resource.target.average_utilization) == ("cpu", percent)
+    assert behavior == HorizontalPodAutoscalerBehavior()
+    assert parse_object("HorizontalPodAutoscaler", made.source) == scaler
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (
+            "targetCPUUtilizationPercentage: 0",
+            "targetCPUUtilizationPercentage: must be a whole number, 1 at least, not 0",
+        ),
+        (
+            'targetCPUUtilizationPercentage: "50"',
+            "targetCPUUtilizationPercentage: must be a whole number, 1 at least, not a text",
+        ),
+        ("metrics: []", "metrics: is of autoscaling/v2; autoscaling/v1 has targetCPUUtilizationPercentage"),
+        ("behavior: {}", "behavior: is of autoscaling/v2; autoscaling/v1 has targetCPUUtilizationPercentage"),
+        ("minReplicas: 0", "minReplicas: must be at least 1"),
+    ],
+)
+def test_the_first_version_of_autoscalers_is_read_as_strictly(line: str, problem: str) -> None:
+    with pytest.raises(ManifestError) as refused:
+        load(f"{HPA_V1}  {line}\n", "a.yaml")
+    assert [str(one) for one in refused.value.problems] == [f"a.yaml:11: spec.{problem}"]
 
 
 def test_kubectl_output_gets_one_list_of_what_is_not_supported_and_what_lenient_would_run() -> None:
