@@ -3,7 +3,7 @@
 set -euo pipefail
 case $1 in
 python) packages=(python3-venv) ;;
-test) packages=(openssh-server openssh-client podman crun netavark catatonit iptables busybox-static sudo zsh fish) ;;
+test) packages=(openssh-server openssh-client podman crun netavark catatonit iptables iproute2 procps busybox-static sudo zsh fish) ;;
 lab) packages=(systemd-container mmdebstrap iproute2 nftables util-linux mount findutils openssh-client procps sudo podman crun netavark aardvark-dns iptables catatonit uidmap slirp4netns openssh-server libpam-systemd dbus curl busybox-static) ;;
 vm) packages=(mmdebstrap qemu-system-x86 qemu-utils e2fsprogs openssh-client) ;;
 *)

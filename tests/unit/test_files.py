@@ -193,9 +193,16 @@ def test_a_volume_of_both_kinds_is_kept_in_memory_as_a_whole(files: HostFiles, r
     assert shown(path) == {"a": "1", "pw": "2"}
 
 
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A directory on a disk, which /tmp is not everywhere (Debian 13)."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        yield Path(directory)
+
+
 @as_root
-def test_where_the_run_directory_is_on_a_disk_a_tmpfs_is_mounted_for_secrets(tmp_path: Path) -> None:
-    files = HostFiles(str(tmp_path / "state"), str(tmp_path / "run"))
+def test_where_the_run_directory_is_on_a_disk_a_tmpfs_is_mounted_for_secrets(on_disk: Path) -> None:
+    files = HostFiles(str(on_disk / "state"), str(on_disk / "run"))
     try:
         path = prepare(files, pod(files_volume(SECRET)), content(secrets={"shop/key": {"pw": "x"}}))["conf"]
         kind = subprocess.run(["stat", "-f", "-c", "%T", path], check=True, capture_output=True, text=True).stdout
@@ -203,7 +210,7 @@ def test_where_the_run_directory_is_on_a_disk_a_tmpfs_is_mounted_for_secrets(tmp
         asyncio.run(files.remove(UID))
         assert asyncio.run(files.uids()) == ()
     finally:
-        subprocess.run(["umount", str(tmp_path / "run" / "pods")], check=True)
+        subprocess.run(["umount", str(on_disk / "run" / "pods")], check=True)
 
 
 @pytest.mark.parametrize(
