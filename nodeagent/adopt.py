@@ -128,8 +128,8 @@ def _merge_container(
     strays += [
         Stray(info.id, mine.name, _attempt(info))
         for info in listed
-        if info.id in kept and info.process is not None and info.process != mine.process
-    ]
+        if info.id in kept and info.process is not None and info.process != mine.process and is_alive(info.process)
+    ]  # one that has ended since the listing is no stray: the engine still has to tell how
     return mine, strays
 
 

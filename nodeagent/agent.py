@@ -44,7 +44,8 @@ from nodeagent.supervisor import Supervisor
 from nodeagent.usage import SAMPLE_S, Gauge, Meter
 from nodeagent.volumes import VOLUMES_MAX, is_directory, is_name
 
-PODS_MAX = 512
+PODS_MAX = 512  # that are to run
+PODS_NAMED_MAX = 2000  # with those that are to stop, which must always find a way in
 CONTAINERS_MAX = 64  # of one pod
 WAIT_MAX_S = 300.0
 FIRST_LISTING_S = 5.0  # how long the start waits for the engine before the agent answers without it
@@ -369,8 +370,10 @@ class Agent:
 
     def _check_pods(self, wanted: WantedSet) -> None:
         """Bounds and names, which become parts of paths. A pod is never changed in place: another hash is another pod."""
-        if len(wanted.pods) > PODS_MAX:
-            raise Refused(protocol.BAD_REQUEST, f"{len(wanted.pods)} pods, at most {PODS_MAX} are allowed")
+        running = sum(not pod.stop for pod in wanted.pods)
+        if running > PODS_MAX or len(wanted.pods) > PODS_NAMED_MAX:
+            bounds = f"at most {PODS_MAX} and {PODS_NAMED_MAX} are allowed"
+            raise Refused(protocol.BAD_REQUEST, f"{running} pods to run, {len(wanted.pods)} in all: {bounds}")
         seen: set[str] = set()
         for pod in wanted.pods:
             where = f"pod {pod.namespace[:64]}/{pod.name[:64]}"
@@ -380,7 +383,8 @@ class Agent:
                 raise Refused(protocol.BAD_REQUEST, f"{where}: its uid {pod.uid} occurs twice")
             seen.add(pod.uid)
             names = [container.name for container in all_containers(pod)]
-            if not pod.containers or len(names) > CONTAINERS_MAX or len(set(names)) != len(names):
+            lacks = not pod.containers and not pod.stop  # a pod whose owner's template is gone can still be stopped
+            if lacks or len(names) > CONTAINERS_MAX or len(set(names)) != len(names):
                 message = f"{where}: 1 to {CONTAINERS_MAX} containers with different names are allowed"
                 raise Refused(protocol.BAD_REQUEST, message)
             if not all(NAME.match(name) for name in names):

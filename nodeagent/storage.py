@@ -25,6 +25,7 @@ SEAL_TIMEOUT_S = 5.0
 SEAL_CHUNK_BYTES = 512 * 1024  # systemd-creds takes 1 MiB at most
 DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 CORRUPT_KEPT_MAX = 5
+_DAMAGED = (errno.EIO, errno.EUCLEAN)  # a bad sector, a broken file system; everything else may pass
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _BALLAST = ".ballast"
 
@@ -56,6 +57,10 @@ class DirStorage:
                 content = file.read(DOCUMENT_BYTES_MAX + 1)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno not in _DAMAGED:
+                raise
+            raise StorageCorrupt(f"{path}: {error.strerror}") from None
         try:
             sealed, payload = _parse(content)
             return _document(self._unseal(name, payload) if sealed else payload)

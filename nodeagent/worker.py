@@ -155,11 +155,15 @@ class PodWorker:
             self.host.storage.save(f"pod-{self.record.uid}", encode(self.record))
         except OSError as error:
             self.host.storage_failed(error)
-            self._save_timer = asyncio.get_running_loop().call_later(SAVE_RETRY_S, self.save)
+            self._save_timer = asyncio.get_running_loop().call_later(SAVE_RETRY_S, self._save_again)
             return False
         self.dirty = False
         self.host.storage_worked()
         return True
+
+    def _save_again(self) -> None:
+        if self.save():
+            self.wake()  # what was decided waits for this
 
     def event(self, reason: str, message: str, *, container: str = "", warning: bool = False) -> None:
         self.host.ledger.tell_event(

@@ -460,6 +460,58 @@ def test_a_malformed_set_is_refused_whole(bad: Any) -> None:
     simulate(run())
 
 
+def test_a_pod_whose_template_is_gone_is_stopped_all_the_same() -> None:
+    """Its Job was deleted while this host was silent. A refusal would hold up every other pod of the set."""
+
+    async def run() -> None:
+        world = World()
+        await world.start()
+        await world.want(pod())
+        await world.until_ready("uid-1")
+        await world.want(pod(containers=(), stop=True, grace_s=2), pod("uid-2"))
+        await world.until("uid-1", lambda p: p.phase == protocol.STOPPED)
+        await world.until_ready("uid-2")
+        await world.agent.close()
+
+    simulate(run())
+
+
+def test_pods_that_are_to_stop_do_not_count_as_pods_of_the_host() -> None:
+    """Else a set that is too large could not even be made smaller."""
+    stopping = tuple(pod(f"old-{number}", stop=True) for number in range(600))
+
+    async def run() -> None:
+        world = World()
+        await world.start()
+        many = tuple(pod(f"new-{number}") for number in range(513))
+        assert await refusal(world, a_set(1, "", *many)) == protocol.BAD_REQUEST
+        await world.agent.want(a_set(1, "", *stopping, pod()))
+        await world.until_ready("uid-1")
+        assert (
+            await refusal(world, a_set(2, "", *(pod(f"o{n}", stop=True) for n in range(2001)))) == protocol.BAD_REQUEST
+        )
+        await world.agent.close()
+
+    simulate(run())
+
+
+@pytest.mark.parametrize("full_s", [0.5, 20.0])
+def test_what_could_not_be_written_down_is_done_once_there_is_space(full_s: float) -> None:
+    async def run() -> None:
+        world = World()
+        await world.start()
+        await world.want(pod(grace_s=5))
+        await world.until_ready("uid-1")
+        await world.want(pod(grace_s=5, stop=True))
+        world.storage.full = True
+        await asyncio.sleep(full_s)
+        world.storage.full = False
+        await world.until("uid-1", lambda p: p.phase == protocol.STOPPED, within_s=60)
+        await world.agent.close()
+
+    simulate(run())
+
+
 def test_a_pod_never_changes_under_its_uid() -> None:
     async def run() -> None:
         world = World()

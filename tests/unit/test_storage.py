@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -97,6 +97,33 @@ def test_a_file_with_a_right_checksum_and_wrong_content_is_corrupt_too(
     (tmp_path / "wanted").write_bytes(json.dumps(header).encode() + b"\n" + payload)
     with pytest.raises(StorageCorrupt):
         storage.load("wanted")
+
+
+def test_a_file_that_the_disk_does_not_give_is_corrupt_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sector must not keep the agent, and with it all pods of the host, from starting."""
+    storage = DirStorage(str(tmp_path))
+    storage.save("pod-1", {"a": 1})
+
+    def broken(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", broken)
+        with pytest.raises(StorageCorrupt, match="Input/output error"):
+            storage.load("pod-1")
+    assert storage.load("pod-1") == {"a": 1}
+
+
+def test_a_lack_of_the_moment_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    storage = DirStorage(str(tmp_path))
+    monkeypatch.setattr(Path, "open", exhausted)
+    with pytest.raises(OSError, match="Too many open files"):
+        storage.load("pod-1")
 
 
 def test_only_so_many_broken_files_are_kept(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""What an engine's listing changes in a pod's record, where the two were not made at the same moment."""
+
+from __future__ import annotations
+
+import pytest
+
+from nodeagent.adopt import merge
+from nodeagent.records import ContainerRecord, Ended, PodRecord
+from nodeagent.runtime import LABEL_ATTEMPT, LABEL_CONTAINER, ContainerInfo, PodInfo, Process
+
+GONE = Process(20, 1)
+
+
+@pytest.mark.parametrize(("alive", "strays"), [(False, []), (True, ["main-0"])])
+def test_a_container_that_ended_while_the_listing_was_made_keeps_its_exit_code(alive: bool, strays: list[str]) -> None:
+    """The listing says that it runs, the record that it has ended: removed now, nobody could ask how. Unless it does run."""
+    ended = ContainerRecord("main", attempt=0, id="main-0", sandbox=1, ended=Ended(0, "main-0", 5.0, known=False))
+    record = PodRecord(
+        "uid-1", "default", "web", "h1", "c", "b", 1.0, 1.0, sandbox_id="s", sandbox_count=1, containers=(ended,)
+    )
+    listed = ContainerInfo(
+        id="main-0",
+        name="main",
+        labels={LABEL_CONTAINER: "main", LABEL_ATTEMPT: "0"},
+        pod_id="s",
+        state="running",
+        process=GONE,
+    )
+    seen = merge(
+        record,
+        PodInfo(id="s", name="web", labels={}),
+        [listed],
+        skip=frozenset({""}),
+        is_alive=lambda process: alive,
+        now_s=6.0,
+        wall_s=6.0,
+    )
+    assert [stray.id for stray in seen.strays] == strays
+    assert seen.record == record
