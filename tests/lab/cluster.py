@@ -155,8 +155,11 @@ class Cluster:
     # ---- what the store holds ----
 
     def stored(self) -> list[str]:
-        """All that the store holds, as text: two equal answers mean that nothing was written in between."""
-        database = sqlite3.connect(f"file:{self.directory / 'store.db'}?mode=ro", uri=True)
+        """All that the store holds, as text: two equal answers mean that nothing was written in between. Without a store, nothing."""
+        path = self.directory / "store.db"
+        if not path.exists():
+            return []
+        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         try:
             return sorted(database.iterdump())
         finally:
