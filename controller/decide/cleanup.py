@@ -1,7 +1,7 @@
 """Objects that were ordered to go: the order is handed down first, and records go once nothing depends on them. Pure.
 
 Pods on silent nodes do not hold up their Deployment or namespace: such pods keep their own records, with the order to stop, until their
-node is back or confirmed dead; so does the ReplicaSet that says what they are.
+node is back or confirmed dead; so does the ReplicaSet that says what they are, or the revision.
 """
 
 from __future__ import annotations

@@ -57,8 +57,13 @@ def pins_at(world: World, key: str) -> Mapping[str, str] | None:
 
 
 def record_at(world: World, key: str) -> Any:
-    """The record that holds a template: a ReplicaSet, a Revision or a Job."""
-    return world.replica_sets.get(key) or world.workloads.get(key)
+    """The record that holds a template: a ReplicaSet, a Revision or a Job; or what is left of a Job."""
+    return world.replica_sets.get(key) or world.workloads.get(key) or world.workloads.get(left_uid(key))
+
+
+def left_uid(owner_uid: str) -> str:
+    """The uid of the revision that outlives a Job, while pods of it are where nobody can ask them to stop."""
+    return revision_uid(owner_uid, "left")
 
 
 def template_at(world: World, key: str) -> Mapping[str, Any] | None:

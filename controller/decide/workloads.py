@@ -13,9 +13,10 @@ from controller.decide.admission.gate import Admission
 from controller.decide.cleanup import can_be_asked, ending_namespaces
 from controller.decide.context import Context, Step
 from controller.decide.job import step_job
+from controller.decide.owners import left_uid
 from controller.decide.replicaset import pods_by_owner
 from controller.decide.shapes import forbidden_path, shape_of
-from controller.model.cluster import Moment, Pod, Stop, World
+from controller.model.cluster import Meta, Moment, Pod, Ref, Stop, World
 from controller.model.plan import Change, NodeView, changed
 from controller.model.workloads import CronJob, DaemonSet, Job, Revision, StatefulSet, Workload
 
@@ -64,13 +65,15 @@ def collect(world: World, views: Mapping[str, NodeView]) -> tuple[Change, ...]:
     """Removes deleted objects once nothing of theirs is left that could still be asked to stop."""
     owned = pods_by_owner(world)
     children = {item.meta.owner.uid for item in _ordered(world) if item.meta.owner is not None}
-    gone = [
-        Change("remove", item, "all its pods are stopped or lost", "Deleted")
+    ended = [
+        item
         for item in _ordered(world)
         if item.meta.deleting is not None
         and item.meta.uid not in children
         and not any(can_be_asked(pod, views) for pod in owned.get(item.meta.uid, ()))
     ]
+    gone = [Change("remove", item, "all its pods are stopped or lost", "Deleted") for item in ended]
+    left = [_left_of(item) for item in ended if isinstance(item, Job) and item.meta.uid in owned]
     # A revision says what a pod is: it stays while there is one, wherever that is.
     kept = (world.workloads.keys() - {change.record.meta.uid for change in gone}) | owned.keys()
     revisions = sorted(
@@ -81,7 +84,21 @@ def collect(world: World, views: Mapping[str, NodeView]) -> tuple[Change, ...]:
         for item in revisions
         if item.meta.owner is None or item.meta.owner.uid not in kept
     ]
-    return tuple(gone)
+    return (*gone, *left)
+
+
+def _left_of(job: Job) -> Change:
+    """What a Job's pods are, kept beyond it: silent nodes do not hold up its end, and can be told to stop them when they are back."""
+    meta = Meta(
+        "ControllerRevision",
+        job.meta.namespace,
+        f"{job.meta.name}-{job.meta.uid}",  # no other record has it: the Job's name may be used again at once
+        left_uid(job.meta.uid),
+        job.meta.deleting or job.meta.created,
+        owner=Ref("Job", job.meta.name, job.meta.uid),
+    )
+    left = Revision(meta, job.template, job.template_hash, 1, images=job.images or {})
+    return Change("create", left, f"pods of {job.meta.name} are on silent nodes", quiet=True)
 
 
 def _runs(world: World, now: Moment) -> tuple[list[Change], list[float]]:

@@ -137,7 +137,10 @@ class SetStatus:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One template of a DaemonSet or StatefulSet. `written` as the user wrote it: undo gives it back."""
+    """One template of a DaemonSet or StatefulSet. `written` as the user wrote it: undo gives it back.
+
+    Of a Job there is one only when the Job is gone and pods of it are not.
+    """
 
     meta: Meta
     written: Mapping[str, Any]

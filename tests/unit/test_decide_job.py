@@ -11,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controller.decide import verbs
 from controller.decide.job import back_off_s, condition
 from controller.decide.reconcile import reconcile
 from controller.decide.standing import progress_of
+from controller.model.identity import child_uid
 from controller.model.indexes import format_indexes, parse_indexes
 from controller.model.kinds.batch import JobSpec
 from controller.model.workloads import Job
@@ -224,8 +226,6 @@ def test_a_condition_that_a_pod_has_not_matches_no_rule_whatever_status_it_asks_
 
 
 def test_a_pod_deleted_by_hand_counts_as_failed_unless_the_policy_ignores_disruptions() -> None:
-    from controller.decide import verbs
-
     policy: dict[str, Any] = {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]}
     cases: tuple[tuple[dict[str, Any], int], ...] = (({}, 1), ({"podFailurePolicy": policy}, 0))
     for spec, failed in cases:
@@ -341,6 +341,36 @@ def test_a_counted_pod_never_runs_again_though_its_agent_has_forgotten_it() -> N
     assert agents.started.count(first) == 1
 
 
+@pytest.mark.parametrize("ttl_s", [None, 60], ids=["deleted", "time to live"])
+def test_what_a_pod_on_a_silent_node_is_outlives_its_job(ttl_s: int | None) -> None:
+    """A node that returns is told to stop the pod as it knows it: a pod without containers is an order that agents refuse."""
+    agents = Agents(cluster(2, job(**({"ttlSecondsAfterFinished": ttl_s} if ttl_s else {}))), step_s=40.0)
+    if ttl_s:
+        agents.ends = {IMAGE: [0]}
+    for _ in range(5):
+        agents.step()
+    [pod] = agents.world.pods.values()
+    known = next(one for one in agents.wanted[pod.node].pods if one.uid == pod.meta.uid)
+    agents.down = {pod.node}
+    for _ in range(4):
+        agents.step()
+    for change in [] if ttl_s else verbs.delete(agents.world, _job(agents), agents.now):
+        agents.world = put(agents.world, change.record)
+    for _ in range(4):
+        agents.step()
+    assert not _jobs(agents), "a silent node holds up no Job"
+    again = job()
+    agents.world = put(agents.world, replace(again, meta=replace(again.meta, uid=child_uid(again.meta.uid, "again"))))
+    agents.down = set()
+    plan = agents.step()
+    told = next(one for one in plan.wanted[pod.node].pods if one.uid == pod.meta.uid)
+    assert told == replace(known, stop=True)
+    agents.settle(20)
+    [left] = agents.world.workloads.values()
+    assert left.meta.kind == "Job", "with the pod goes what it was"
+    assert pod.meta.uid not in agents.world.pods
+
+
 def test_deleting_a_namespace_takes_its_jobs_and_pods() -> None:
     agents = Agents(cluster(1, job(), namespace("default", deleting=moment())))
     agents.settle(20)
@@ -425,9 +455,12 @@ def test_default(written: dict[str, Any], field: str, value: object) -> None:
 
 
 def _job(agents: Agents) -> Job:
-    [found] = agents.world.workloads.values()
-    assert isinstance(found, Job)
+    [found] = _jobs(agents)
     return found
+
+
+def _jobs(agents: Agents) -> list[Job]:
+    return [item for item in agents.world.workloads.values() if isinstance(item, Job)]
 
 
 def _with(record: Job, **spec: Any) -> Job:
