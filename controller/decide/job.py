@@ -190,8 +190,7 @@ class _Work:
         spec, status = self.spec, self.status
         if self.verdict:
             return FAILED, "PodFailurePolicy", self.verdict
-        failed = status.failed if spec.backoff_limit_per_index is None else 0
-        if failed > spec.backoff_limit or self._restarted_too_often():
+        if status.failed > spec.backoff_limit or self._restarted_too_often():
             because = f"failed pods: {status.failed}, backoffLimit: {spec.backoff_limit}"
             return FAILED, "BackoffLimitExceeded", because
         if (left_s := self._deadline_left_s()) is not None:

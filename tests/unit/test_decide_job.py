@@ -175,6 +175,16 @@ def test_backoff_limit_per_index_fails_only_that_index() -> None:
     assert sorted(counts) == ["0", "1"]
 
 
+def test_backoff_limit_that_is_written_counts_beside_the_one_per_index() -> None:
+    """Kubernetes' exceedsBackoffLimit looks at all failed pods; only the default is out of reach then."""
+    spec: dict[str, Any] = {"completions": 10, "completionMode": "Indexed", "backoffLimitPerIndex": 3}
+    agents = Agents(cluster(1, job(**spec, backoffLimit=1)), ends={IMAGE: [1]})
+    agents.settle(60)
+    failed = condition(_job(agents).status, "Failed")
+    assert failed is not None
+    assert (failed.reason, _job(agents).status.failed) == ("BackoffLimitExceeded", 2)
+
+
 def test_more_failed_indexes_than_allowed_end_the_job() -> None:
     spec: dict[str, Any] = {"completions": 4, "parallelism": 1, "completionMode": "Indexed", "backoffLimitPerIndex": 0}
     agents = Agents(cluster(1, job(**spec, maxFailedIndexes=1)), ends={IMAGE: [1]})
