@@ -14,6 +14,7 @@ import pytest
 
 from controller.model.errors import ManifestError
 from controller.model.manifest import load
+from nodeagent.agent import CONTAINERS_MAX
 
 BAD = sorted((Path(__file__).parent.parent / "cases" / "manifests" / "bad").glob("*.yaml"))
 
@@ -330,6 +331,18 @@ CONFIG_TABLE: list[tuple[dict[str, Any], str, Any, str]] = [
 @pytest.mark.parametrize(("base", "path", "value", "message"), CONFIG_TABLE)
 def test_bad_configuration(base: dict[str, Any], path: str, value: Any, message: str) -> None:
     assert problems_of(json.dumps(with_field(base, path, value)))[0] == f"a.yaml:1: {message}"
+
+
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_a_pod_of_more_containers_than_an_agent_takes_is_refused_with_its_manifest(kind: str) -> None:
+    own = POD["spec"]["containers"]
+    others = [{"name": f"c{number}", "image": "i:1"} for number in range(CONTAINERS_MAX - len(own))]
+    most = with_field(POD, f"spec/{kind}", own + others if kind == "containers" else others)
+    load(json.dumps(most), "a.yaml")
+    [problem] = problems_of(
+        json.dumps(with_field(most, f"spec/{kind}/{len(most['spec'][kind])}", own[0] | {"name": "z"}))
+    )
+    assert problem.endswith(f"spec.{kind}: may be 64 at most, init containers included, not 65")
 
 
 def test_pull_credentials_must_be_json() -> None:

@@ -45,6 +45,7 @@ Problem = tuple[Path, str]
 
 LARGEST_CONFIG_BYTES = 1024 * 1024
 LARGEST_ANNOTATIONS_BYTES = 256 * 1024
+CONTAINERS_MAX = 64  # of a pod, those of its init phase included: agents take no more
 
 
 def problems_of(thing: Object) -> Iterator[Problem]:
@@ -181,6 +182,9 @@ def _pod_spec(spec: PodSpec, at: Path, claims: frozenset[str] = frozenset()) -> 
         yield (*at, "containers"), "must name one container at least"
     every = [((*at, "initContainers", index), c) for index, c in enumerate(spec.init_containers)]
     every += [((*at, "containers", index), c) for index, c in enumerate(spec.containers)]
+    if len(every) > CONTAINERS_MAX:
+        longer = "containers" if len(spec.containers) >= len(spec.init_containers) else "initContainers"
+        yield (*at, longer), f"may be {CONTAINERS_MAX} at most, init containers included, not {len(every)}"
     yield from _unique(((*path, "name"), c.name) for path, c in every)
     yield from _unique(((*at, "volumes", i, "name"), volume.name) for i, volume in enumerate(spec.volumes))
     volumes = {volume.name for volume in spec.volumes} | claims
