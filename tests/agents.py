@@ -106,7 +106,7 @@ class Agents:
             report = before.get(pod.uid)
             if pod.stop:
                 if report is not None and report.phase != STOPPED:
-                    reports[pod.uid] = replace(report, phase=STOPPED, ready=False, ready_since_s=0.0)
+                    reports[pod.uid] = self._stopped(report)
             elif report is None:
                 self.started.append(pod.uid)
                 reports[pod.uid] = builders.report(pod, PENDING)
@@ -117,6 +117,11 @@ class Agents:
             else:
                 reports[pod.uid] = report
         return reports
+
+    def _stopped(self, report: PodReport) -> PodReport:
+        """One that had ended before tells how it did, as agents do."""
+        why = report.reason if report.phase in (SUCCEEDED, FAILED) else "Stopped"
+        return replace(report, phase=STOPPED, reason=why, ready=False, ready_since_s=0.0)
 
     def _ended(self, report: PodReport, codes: list[int]) -> PodReport:
         code = codes.pop(0) if len(codes) > 1 else codes[0]

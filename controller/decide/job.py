@@ -121,6 +121,8 @@ class _Work:
                 verdict = self._failed(pod, disrupted)
             if verdict:
                 self.pods[pod.meta.uid] = replace(pod, verdict=verdict)
+                if pod.stop is not None:
+                    self.wake_s.append(0.0)  # its record may have waited for this
 
     def _verdict(self, pod: Pod) -> tuple[str, bool]:
         """What a pod that is not counted yet has come to, and whether something from outside ended it."""
@@ -133,6 +135,12 @@ class _Work:
             return SUCCEEDED, False
         if phase == protocol.FAILED:
             return FAILED_POD, False
+        if pod.report is not None and phase in (protocol.STOPPING, protocol.STOPPED):
+            codes = _exit_codes(pod.report)
+            if phase == protocol.STOPPING and codes and pod.node not in self.dead:
+                return "", False  # all of it has ended: in a moment the agent tells whether that was before the order
+            if phase == protocol.STOPPED and codes and pod.report.reason != protocol.STOPPED:
+                return FAILED_POD if any(codes) else SUCCEEDED, False
         if pod.stop is not None or phase == protocol.STOPPED:  # not by this Job, which gives a verdict with its order
             return FAILED_POD, True
         return "", False
@@ -477,6 +485,13 @@ def _matches(rule: PodFailurePolicyRule, pod: Pod, disrupted: bool) -> bool:
         if named and container.state == "terminated" and code and (code in codes.values) == (codes.operator == "In"):
             return True
     return False
+
+
+def _exit_codes(report: protocol.PodReport) -> list[int]:
+    """Of its containers, those of the init phase aside; none while one of them has not ended."""
+    mains = [container for container in report.containers if not container.init]
+    codes = [item.exit_code for item in mains if item.state == "terminated" and item.exit_code is not None]
+    return codes if len(codes) == len(mains) else []
 
 
 def _how(pod: Pod, disrupted: bool) -> str:

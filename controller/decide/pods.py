@@ -27,9 +27,9 @@ def fold(world: World, views: Mapping[str, NodeView], now: Moment) -> tuple[Chan
         elif pod.node not in world.nodes:
             change = _forgotten(pod)
         elif (sighting := seen[pod.node]) is not None:
-            change = _heard(pod, sighting, now)
+            change = _heard(world, pod, sighting, now)
         else:
-            change = _silent(pod, views[pod.node])
+            change = _silent(world, pod, views[pod.node])
         if change is not None:
             changes.append(change)
     return tuple(sorted(changes, key=lambda change: (change.record.meta.key, change.record.meta.uid)))
@@ -69,10 +69,10 @@ def _forgotten(pod: Pod) -> Change:
     return Change("remove", pod, f"node {pod.node} was forgotten, and its pods with it", "NodeForgotten", warning=True)
 
 
-def _heard(pod: Pod, seen: Seen, now: Moment) -> Change | None:
+def _heard(world: World, pod: Pod, seen: Seen, now: Moment) -> Change | None:
     report = seen.pods.get(pod.meta.uid)
     stopped = report is None or report.phase == protocol.STOPPED
-    if pod.stop is not None and stopped:
+    if pod.stop is not None and stopped and not _is_uncounted(world, pod):
         return Change("remove", pod, f"stopped on {pod.node}", "Stopped")
     if pod.lost is not None:
         back = replace(pod, lost=None, report=report)
@@ -91,8 +91,20 @@ def _is_replaced(pod: Pod) -> bool:
     return pod.meta.owner is not None and pod.meta.owner.kind != "Job"
 
 
-def _silent(pod: Pod, view: NodeView) -> Change | None:
+def _is_uncounted(world: World, pod: Pod) -> bool:
+    """Whether a Job has yet to learn what came of its pod. Others than the Job stop pods without a verdict, and the next pass may come when
+    they have stopped already."""
+    owner = pod.meta.owner
+    if owner is None or owner.kind != "Job" or pod.verdict:
+        return False
+    from controller.model.workloads import Job  # loaded when there is one
+
+    job = world.workloads.get(owner.uid)
+    return isinstance(job, Job) and job.meta.deleting is None and job.status.finished is None
+
+
+def _silent(world: World, pod: Pod, view: NodeView) -> Change | None:
     """Only a node that a person has confirmed dead needs not to be asked."""
-    if view.state == "Dead" and pod.stop is not None:
+    if view.state == "Dead" and pod.stop is not None and not _is_uncounted(world, pod):
         return Change("remove", pod, f"node {pod.node} is {view.why}", "NodeDead")
     return None

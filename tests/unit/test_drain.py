@@ -19,7 +19,7 @@ from controller.model.cluster import Drain, World
 from controller.model.errors import UsageError
 from controller.model.plan import changed
 from controller.model.workloads import Job
-from nodeagent.protocol import FAILED
+from nodeagent.protocol import FAILED, RUNNING_PHASE
 from tests.agents import Agents
 from tests.builders import (
     bare_pod,
@@ -245,3 +245,54 @@ def test_a_job_s_pod_is_made_anew_elsewhere_and_the_job_still_completes() -> Non
     assert item.status.succeeded == 1
     assert agents.world.nodes[pod.node].drain is None
     assert {one.node for one in agents.world.pods.values()} == {"n1", "n2"} - {pod.node}
+
+
+DISRUPTED = [{"type": "DisruptionTarget"}]
+IGNORES: dict[str, Any] = {"podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": DISRUPTED}]}}
+GIVES_UP: dict[str, Any] = {"podFailurePolicy": {"rules": [{"action": "FailJob", "onPodConditions": DISRUPTED}]}}
+
+
+@pytest.mark.parametrize("passes", [0, 1, 3], ids=lambda count: f"{count} passes before it has stopped")
+@pytest.mark.parametrize(
+    ("code", "spec", "succeeded", "failed", "reason"),
+    [
+        (None, {"backoffLimit": 1}, 0, 1, ""),
+        (None, {"backoffLimit": 0}, 0, 1, "BackoffLimitExceeded"),
+        (None, {"backoffLimit": 0, **IGNORES}, 0, 0, ""),
+        (None, GIVES_UP, 0, 1, "PodFailurePolicy"),
+        (0, {"backoffLimit": 0}, 1, 0, "CompletionsReached"),
+        (1, {"backoffLimit": 0, **IGNORES}, 0, 1, "BackoffLimitExceeded"),
+    ],
+    ids=["running", "the last that may fail", "ignored", "fails the job", "had succeeded", "had failed"],
+)
+def test_a_drained_pod_of_a_job_counts_the_same_however_soon_it_has_stopped(
+    code: int | None, spec: dict[str, Any], succeeded: int, failed: int, reason: str, passes: int
+) -> None:
+    """`code`: how it ends by itself after the pass has looked, before the order is there."""
+    agents = Agents(cluster(2, job(completions=1, **spec)))
+    for _ in range(3):
+        agents.step()
+    [pod] = agents.world.pods.values()
+    drain(agents, pod.node)
+    obey = agents._advance
+
+    def late(name: str) -> Any:
+        reports = agents.pods[name]
+        if name == pod.node and code is not None and reports[pod.meta.uid].phase == RUNNING_PHASE:
+            reports[pod.meta.uid] = agents._ended(reports[pod.meta.uid], [code])
+        return reports if passes else obey(name)
+
+    agents._advance = late  # type: ignore[method-assign]
+    for _ in range(max(1, passes)):
+        agents.step()
+    agents._advance = obey  # type: ignore[method-assign]
+    for _ in range(8):
+        agents.step()
+    [item] = agents.world.workloads.values()
+    assert isinstance(item, Job)
+    assert (item.status.succeeded, item.status.failed) == (succeeded, failed)
+    assert [one.reason for one in item.status.conditions if one.kind in ("Complete", "Failed")] == [reason] * bool(
+        reason
+    )
+    assert agents.world.nodes[pod.node].drain is None
+    assert pod.meta.uid not in agents.world.pods, "counted, it goes"
