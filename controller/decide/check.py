@@ -101,7 +101,7 @@ def _capacity(before: World, after: World, plan: Plan) -> Iterator[str]:
     if not bound:
         return
     from controller.decide.schedule.filters import cordon, usable  # loaded for placing, then; not in a converged pass
-    from controller.decide.schedule.usage import Index
+    from controller.decide.schedule.usage import HELD_MAX, Index
 
     shapes = Shapes(after)
     full = Index(after, plan.nodes, shapes).rooms
@@ -118,6 +118,8 @@ def _capacity(before: World, after: World, plan: Plan) -> Iterator[str]:
             yield f"new pods on {name}, which is {room.view.state}"
         if room.pods > room.capacity.pods:
             yield f"{room.pods} pods on {name}, at most {room.capacity.pods} are possible"
+        if room.held > HELD_MAX:
+            yield f"{room.held} pods on {name} and its agent's list, at most {HELD_MAX} are taken"
         if any(shape.cpu_m for shape in asks) and room.cpu_m > room.capacity.cpu_m:
             yield f"{room.cpu_m}m of cpu on {name}, which has {room.capacity.cpu_m}m"
         if any(shape.memory_bytes for shape in asks) and room.memory_bytes > room.capacity.memory_bytes:

@@ -60,6 +60,18 @@ def is_finished(pod: Pod) -> bool:
     return pod.report is not None and pod.report.phase in _FINISHED
 
 
+def is_uncounted(world: World, pod: Pod) -> bool:
+    """Whether a Job has yet to learn what came of its pod. Others than the Job stop pods without a verdict, and the next pass may come when
+    they have stopped already."""
+    owner = pod.meta.owner
+    if owner is None or owner.kind != "Job" or pod.verdict:
+        return False
+    from controller.model.workloads import Job  # loaded when there is one
+
+    job = world.workloads.get(owner.uid)
+    return isinstance(job, Job) and job.meta.deleting is None and job.status.finished is None
+
+
 def _unbound(pod: Pod) -> Change | None:
     """Never bound: no agent has heard of it."""
     return Change("remove", pod, pod.stop.because, "Killing") if pod.stop is not None else None
@@ -72,7 +84,7 @@ def _forgotten(pod: Pod) -> Change:
 def _heard(world: World, pod: Pod, seen: Seen, now: Moment) -> Change | None:
     report = seen.pods.get(pod.meta.uid)
     stopped = report is None or report.phase == protocol.STOPPED
-    if pod.stop is not None and stopped and not _is_uncounted(world, pod):
+    if pod.stop is not None and stopped and not is_uncounted(world, pod):
         return Change("remove", pod, f"stopped on {pod.node}", "Stopped")
     if pod.lost is not None:
         back = replace(pod, lost=None, report=report)
@@ -91,20 +103,8 @@ def _is_replaced(pod: Pod) -> bool:
     return pod.meta.owner is not None and pod.meta.owner.kind != "Job"
 
 
-def _is_uncounted(world: World, pod: Pod) -> bool:
-    """Whether a Job has yet to learn what came of its pod. Others than the Job stop pods without a verdict, and the next pass may come when
-    they have stopped already."""
-    owner = pod.meta.owner
-    if owner is None or owner.kind != "Job" or pod.verdict:
-        return False
-    from controller.model.workloads import Job  # loaded when there is one
-
-    job = world.workloads.get(owner.uid)
-    return isinstance(job, Job) and job.meta.deleting is None and job.status.finished is None
-
-
 def _silent(world: World, pod: Pod, view: NodeView) -> Change | None:
     """Only a node that a person has confirmed dead needs not to be asked."""
-    if view.state == "Dead" and pod.stop is not None and not _is_uncounted(world, pod):
+    if view.state == "Dead" and pod.stop is not None and not is_uncounted(world, pod):
         return Change("remove", pod, f"node {pod.node} is {view.why}", "NodeDead")
     return None

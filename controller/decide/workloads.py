@@ -14,11 +14,14 @@ from controller.decide.cleanup import can_be_asked, ending_namespaces
 from controller.decide.context import Context, Step
 from controller.decide.job import step_job
 from controller.decide.owners import left_uid
+from controller.decide.pods import is_finished, is_uncounted
 from controller.decide.replicaset import pods_by_owner
 from controller.decide.shapes import forbidden_path, shape_of
 from controller.model.cluster import Meta, Moment, Pod, Ref, Stop, World
 from controller.model.plan import Change, NodeView, changed
 from controller.model.workloads import CronJob, DaemonSet, Job, Revision, StatefulSet, Workload
+
+FINISHED_MAX = 200  # pods of Jobs on one node
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,9 @@ def step_all(
     world: World, views: Mapping[str, NodeView], ages: Mapping[str, float], admission: Admission, now: Moment
 ) -> Steps:
     """One step of every object."""
-    marks = _marks(world, now)
-    changes = list(marks)
-    world = changed(world, marks)
+    first = (*_marks(world, now), *_outdated(world, now))
+    changes = list(first)
+    world = changed(world, first)
     runs, wake_s = _runs(world, now)
     changes += runs
     context = Context(changed(world, runs), views, ages, admission, now)
@@ -99,6 +102,26 @@ def _left_of(job: Job) -> Change:
     )
     left = Revision(meta, job.template, job.template_hash, 1, images=job.images or {})
     return Change("create", left, f"pods of {job.meta.name} are on silent nodes", quiet=True)
+
+
+def _outdated(world: World, now: Moment) -> list[Change]:
+    """Finished pods of Jobs that a node keeps no longer, as Kubernetes' pod garbage collector: the oldest beyond so many. What came of them
+    is counted, in an earlier pass; a set that is pushed holds every pod that is not ordered to stop, and agents take only so many."""
+    by_node: dict[str, list[Pod]] = defaultdict(list)
+    for pod in world.pods.values():
+        owner = pod.meta.owner
+        if owner is not None and owner.kind == "Job" and pod.node and pod.stop is None and is_finished(pod):
+            by_node[pod.node].append(pod)
+    changes = []
+    for name, pods in sorted(by_node.items()):
+        pods.sort(key=lambda pod: (pod.meta.created.wall_s, pod.meta.key))
+        because = f"{name} keeps {FINISHED_MAX} finished pods of jobs"
+        changes += [
+            Change("stop", replace(pod, stop=Stop(because, now)), because, quiet=True)
+            for pod in pods[: max(0, len(pods) - FINISHED_MAX)]
+            if not is_uncounted(world, pod)
+        ]
+    return changes
 
 
 def _runs(world: World, now: Moment) -> tuple[list[Change], list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
@@ -11,14 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from controller.decide import verbs
+from controller.decide import verbs, workloads
 from controller.decide.job import back_off_s, condition
 from controller.decide.reconcile import reconcile
 from controller.decide.standing import progress_of
+from controller.decide.workloads import FINISHED_MAX
 from controller.model.identity import child_uid
 from controller.model.indexes import format_indexes, parse_indexes
 from controller.model.kinds.batch import JobSpec
 from controller.model.workloads import Job
+from nodeagent.agent import PODS_MAX
 from nodeagent.protocol import FAILED, SUCCEEDED, ContainerReport
 from tests.agents import Agents
 from tests.builders import cluster, job, moment, namespace, put, template
@@ -298,6 +301,52 @@ def test_fewer_at_once_stops_the_youngest() -> None:
     agents.settle(20)
     assert len(_running(agents)) == 1
     assert _job(agents).status.failed == 0
+
+
+# ---- what finished pods cost ------------------------------------------------------------------------------------------------
+
+
+def test_a_node_keeps_the_newest_finished_pods_and_its_wanted_set_stays_within_what_agents_take() -> None:
+    agents = Agents(cluster(1, job(completions=600, parallelism=60)), ends={IMAGE: [0]})
+    most = 0
+    for _ in range(80):
+        plan = agents.step()
+        most = max(most, *(len(item.pods) for item in plan.wanted.values()))
+    assert (_job(agents).status.succeeded, len(set(agents.started))) == (600, 600)
+    assert condition(_job(agents).status, "Complete")
+    assert most < PODS_MAX
+    kept = sorted(pod.meta.created.wall_s for pod in agents.world.pods.values())
+    assert len(kept) == FINISHED_MAX
+    assert kept[0] > moment().wall_s + 20, "the oldest are gone"
+    assert reconcile(agents.observed(), agents.now).is_empty
+
+
+@quick
+@given(st.integers(1, 3), st.randoms(use_true_random=False))
+def test_a_pod_that_was_cleared_away_stays_counted(parallelism: int, dice: Random) -> None:
+    """Whatever is lost or late: as many pods have succeeded as were ever seen to, and none counts as anything else later."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workloads, "FINISHED_MAX", 1)
+        agents = Agents(cluster(2, job(completions=8, parallelism=parallelism, backoffLimit=50)), step_s=40.0)
+        verdicts: dict[str, str] = {}
+        for number in range(100):
+            if number < 60 and dice.random() < 0.2:
+                agents.down = {name for name in agents.world.hosts if dice.random() < 0.4}
+            elif number >= 60:
+                agents.down = set()
+            agents.step()
+            for uid, pod in agents.world.pods.items():
+                assert verdicts.setdefault(uid, pod.verdict) in ("", pod.verdict)
+                verdicts[uid] = pod.verdict
+            counts = Counter(verdicts.values())
+            assert (_job(agents).status.succeeded, _job(agents).status.failed) == (
+                counts["Succeeded"],
+                counts["Failed"],
+            )
+            _finish(agents, lambda pod: dice.choice([SUCCEEDED, SUCCEEDED, FAILED, ""]))
+    assert condition(_job(agents).status, "Complete")
+    assert all(count <= 1 for count in Counter(pod.node for pod in agents.world.pods.values()).values())
+    assert len(agents.started) == len(set(agents.started))
 
 
 # ---- silent nodes ----------------------------------------------------------------------------------------------------------

@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.decide.reconcile import reconcile
+from controller.decide.schedule.usage import HELD_MAX
 from controller.model.cluster import Pod, Sighting, World
-from nodeagent.protocol import Capacity
+from nodeagent.agent import PODS_MAX
+from nodeagent.protocol import SUCCEEDED, Capacity
+from tests.agents import Agents
 from tests.builders import (
     after,
     bare_pod,
@@ -203,6 +206,23 @@ def test_a_node_runs_at_most_as_many_pods_as_it_says() -> None:
     plan = reconcile(cluster(1, deployment(replicas=112)), moment())
     assert len(plan.unplaced) == 2
     assert plan.unplaced[0].summary == "0/1 nodes fit: 1 runs 110 pods of at most 110"
+
+
+@pytest.mark.parametrize(("held", "fits"), [(HELD_MAX - 1, 1), (HELD_MAX, 0)])
+def test_finished_pods_take_no_room_but_a_place_in_what_the_agent_is_told(held: int, fits: int) -> None:
+    """Beyond that it would refuse all its orders."""
+    finished = [
+        replace(pod, node="n1", report=report(pod, SUCCEEDED))
+        for pod in (bare_pod(f"done-{number}", restartPolicy="Never") for number in range(held))
+    ]
+    agents = Agents(cluster(1, *finished, bare_pod("fresh")))
+    agents.pods = {"n1": {pod.meta.uid: pod.report for pod in finished if pod.report is not None}}
+    plan = reconcile(agents.observed(), agents.now)
+    assert sum(change.verb == "bind" for change in plan.changes) == fits
+    assert len(plan.wanted["n1"].pods) == HELD_MAX < PODS_MAX
+    assert [item.summary for item in plan.unplaced] == (
+        [] if fits else ["0/1 nodes fit: 1 has 500 pods, those that are over included, of at most 500"]
+    )
 
 
 def test_pods_that_are_stopping_still_take_room_and_finished_ones_do_not() -> None:

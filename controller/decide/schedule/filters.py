@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from controller.decide.schedule.rejection import Rejection
-from controller.decide.schedule.usage import Room
+from controller.decide.schedule.usage import HELD_MAX, Room
 from controller.decide.shapes import Shape, tolerated
 from controller.model.cluster import Taint
 from controller.model.quantity import format_cpu, format_memory
@@ -78,7 +78,12 @@ def low_ports(shape: Shape, room: Room) -> Rejection | None:
 
 def pods(shape: Shape, room: Room) -> Rejection | None:
     limit = room.capacity.pods
-    return Rejection("pods", f"runs {room.pods} pods of at most {limit}", -room.pods) if room.pods >= limit else None
+    if room.pods >= limit:
+        return Rejection("pods", f"runs {room.pods} pods of at most {limit}", -room.pods)
+    if room.held >= HELD_MAX:
+        text = f"has {room.held} pods, those that are over included, of at most {HELD_MAX}"
+        return Rejection("pods", text, -room.held)
+    return None
 
 
 def cpu(shape: Shape, room: Room) -> Rejection | None:
@@ -127,6 +132,7 @@ def fits(shape: Shape, room: Room) -> bool:
     capacity = room.capacity
     return (
         room.pods < capacity.pods
+        and room.held < HELD_MAX
         and (not shape.cpu_m or room.cpu_m + shape.cpu_m <= capacity.cpu_m)
         and (not shape.memory_bytes or room.memory_bytes + shape.memory_bytes <= capacity.memory_bytes)
         and (not shape.ports or host_ports(shape, room) is None)

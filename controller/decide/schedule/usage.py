@@ -21,6 +21,7 @@ from controller.model.plan import NodeView
 from nodeagent.protocol import Capacity
 
 HOSTNAME = "kubernetes.io/hostname"
+HELD_MAX = 500  # pods with a record on one node, over or not: an agent refuses a set of more than 512, and all its orders with it
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Room:
     scored_cpu_m: int = 0
     scored_memory_bytes: int = 0
     pods: int = 0
+    held: int = 0  # those that are over included: the agent is told of them as well
     ports: list[HostPort] = field(default_factory=list)
 
     def take(self, shape: Shape, count: int = 1) -> None:
@@ -45,6 +47,7 @@ class Room:
         self.scored_cpu_m += shape.scored_cpu_m * count
         self.scored_memory_bytes += shape.scored_memory_bytes * count
         self.pods += count
+        self.held += count
         if shape.ports:
             if count > 0:
                 self.ports += shape.ports
@@ -95,8 +98,11 @@ class Index:
         self.counted = [room for room in self.rooms.values() if room.view.state not in ("Orphaned", "Dead")]
         for pod in world.pods.values():
             room = self.rooms.get(pod.node)
-            shape = shapes.of(pod) if room is not None and not is_finished(pod) else None
-            if room is None or shape is None:
+            if room is None:
+                continue
+            shape = shapes.of(pod) if not is_finished(pod) else None
+            if shape is None:
+                room.held += 1
                 continue
             if pod.lost is not None and room.view.state == "Dead":
                 room.take(shape)  # it is known to run no more: nobody keeps near it, or apart from it
