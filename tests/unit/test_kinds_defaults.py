@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from controller.model.kinds import Container, Deployment, Pod, PodSpec, Probe
 from controller.model.kinds.meta import LabelRequirement, LabelSelector
 from controller.model.kinds.pod import default_pull_policy
+from controller.model.kinds.sets import RollingUpdateStatefulSet
 from controller.model.kinds.workloads import RollingUpdateDeployment
 from controller.model.manifest import load, parse_object
 
@@ -213,6 +214,16 @@ def test_surge_rounds_up_and_unavailable_down(
 ) -> None:
     rolling = RollingUpdateDeployment(max_surge=max_surge, max_unavailable=max_unavailable)
     assert (rolling.surge(replicas), rolling.unavailable(replicas)) == (surge, unavailable)
+
+
+@pytest.mark.parametrize(
+    ("max_unavailable", "replicas", "unavailable"),
+    [(1, 10, 1), (3, 2, 3), ("25%", 10, 2), ("25%", 4, 1), ("50%", 3, 1), ("10%", 3, 1), ("100%", 5, 5), ("50%", 0, 1)],
+)
+def test_of_a_stateful_set_unavailable_rounds_down_to_one_at_least(
+    max_unavailable: int | str, replicas: int, unavailable: int
+) -> None:
+    assert RollingUpdateStatefulSet(max_unavailable=max_unavailable).unavailable(replicas) == unavailable
 
 
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 10_000))

@@ -59,8 +59,9 @@ class RollingUpdateStatefulSet(Model):
     max_unavailable: PercentOrCount = 1
 
     def unavailable(self, replicas: int) -> int:
-        """Pods that may be missing during an update: a percentage rounds up, and 1 is the least."""
-        return max(1, scaled(self.max_unavailable, replicas, up=True))
+        """Pods that may be missing during an update: a percentage rounds down, and 1 is the least, as in Kubernetes'
+        getStatefulSetMaxUnavailable (stateful_set_utils.go); the comment of its API says up."""
+        return max(1, scaled(self.max_unavailable, replicas, up=False))
 
 
 def _stateful_rolling_of(fields: dict[str, Any]) -> RollingUpdateStatefulSet | None:
