@@ -19,7 +19,7 @@ from controller.model.cluster import Drain, World
 from controller.model.errors import UsageError
 from controller.model.plan import changed
 from controller.model.workloads import Job
-from nodeagent.protocol import FAILED, RUNNING_PHASE
+from nodeagent.protocol import FAILED, RUNNING_PHASE, STOPPED, SUCCEEDED, PodReport
 from tests.agents import Agents
 from tests.builders import (
     bare_pod,
@@ -33,6 +33,10 @@ from tests.builders import (
     stateful_set,
     template,
 )
+from tests.fakes.podman import exits
+from tests.simloop import simulate
+from tests.unit.agentworld import World as Host
+from tests.unit.agentworld import container, pod
 
 
 def settled(*things: Any, nodes: int = 3) -> Agents:
@@ -296,3 +300,35 @@ def test_a_drained_pod_of_a_job_counts_the_same_however_soon_it_has_stopped(
     )
     assert agents.world.nodes[pod.node].drain is None
     assert pod.meta.uid not in agents.world.pods, "counted, it goes"
+
+
+@pytest.mark.parametrize(
+    ("image", "before", "verdict"),
+    [("good", SUCCEEDED, "Succeeded"), ("bad", FAILED, "Failed"), ("serve", RUNNING_PHASE, "Ignored")],
+)
+def test_an_agent_s_last_word_tells_whether_a_pod_had_ended_before_it_was_to_stop(
+    image: str, before: str, verdict: str
+) -> None:
+    """What a Job relies on, from the agent itself."""
+
+    async def last_word() -> PodReport:
+        host = Host(images={"good": exits(0, 1.0), "bad": exits(1, 1.0)})
+        await host.start()
+        one = pod(restart="Never", containers=(container(image=image),))
+        await host.want(one)
+        await host.until(one.uid, lambda report: report.phase == before)
+        await host.want(replace(one, stop=True))
+        said = await host.until(one.uid, lambda report: report.phase == STOPPED)
+        await host.agent.close()
+        return said
+
+    said = simulate(last_word())
+    agents = Agents(cluster(1, job(completions=1, **IGNORES)))
+    for _ in range(3):
+        agents.step()
+    [ours] = agents.world.pods.values()
+    drain(agents, ours.node)
+    agents._advance = lambda name: {ours.meta.uid: replace(said, uid=ours.meta.uid)}  # type: ignore[method-assign]
+    for _ in range(2):
+        agents.step()
+    assert agents.world.pods[ours.meta.uid].verdict == verdict
