@@ -85,9 +85,11 @@ class FrameReader:
 
 
 def parse_json(payload: bytes) -> dict[str, Any]:
-    """A JSON object from untrusted bytes; ProtocolError for everything else (NaN, bad UTF-8, too deep, not an object)."""
+    """A JSON object from untrusted bytes; ProtocolError for everything else (NaN, bad UTF-8, half a character, too deep, not an object)."""
     try:
         message = json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant)
+        if b"\\ud" in payload.lower():  # half of a surrogate pair: JSON can write it, nothing can store or print it
+            json.dumps(message, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not a JSON message: {type(error).__name__}") from None
     if not isinstance(message, dict):

@@ -36,6 +36,7 @@ Body = dict[str, Any]
 Lie = Callable[[Body, "Case"], "Body | bytes"]
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202e\x00\n"
+HALF = "\ud800"  # of a surrogate pair: JSON can write it, no file and no database can
 
 
 class Case:
@@ -151,7 +152,22 @@ LIES: dict[str, Lie] = {
         "events": [{"sequence": 10**6, "wall_s": 1.0, "type": "Normal", "reason": "r" * 10**5, "message": "m" * 10**5}],
         "conditions": [{"kind": "k" * 10**5, "reason": "r", "message": "m" * 10**5}],
     },
-    "half a character": lambda r, c: {**r, "version": "\ud800", "events": []},
+    "half a character": lambda r, c: {**r, "version": HALF, "events": []},
+    "half a character of a pod's message": lambda r, c: {**r, "pods": c.about(c.own, message=HALF)},
+    "half a character of an event": lambda r, c: {
+        **r,
+        "events": [{"sequence": 10**6, "wall_s": 1.0, "type": "Normal", "reason": HALF, "message": HALF, "pod": f"default/{HALF}"}],
+    },
+    "half a character of its architecture": lambda r, c: {
+        **r, "capacity": {"cpu_m": 4000, "memory_bytes": 2**32, "pods": 100, "arch": HALF}
+    },
+    "half a character of its owner": lambda r, c: {**r, "owner": {**r["owner"], "cluster": HALF}},
+    "half a character of its cursor": lambda r, c: {
+        **r,
+        "full": True,
+        "cursor": {"instance": HALF, "sequence": 5},
+        "events": [{"sequence": 10**6, "wall_s": 1.0, "type": "Normal", "reason": "r", "message": "m"}],
+    },
     "a sequence below zero": lambda r, c: {**r, "cursor": {"instance": r["cursor"]["instance"], "sequence": -5}},
     "a sequence of 4000 digits": lambda r, c: raw(
         b'{"id":1,"ok":{"agent":"x","boot_id":"b","boottime_s":1,"wall_s":1,"cursor":{"instance":"i","sequence":' + b"9" * 4000 + b"}}}"

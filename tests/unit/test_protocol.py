@@ -118,16 +118,38 @@ def test_half_a_frame_is_waited_for() -> None:
         b"[]",
         b'"text"',
         b'{"a": NaN}',
+        rb'{"a": "\ud800"}',
+        rb'{"\uDFFF": 1}',
+        rb'{"a": ["\uDe00\ud83d"]}',
         b'{"a": Infinity}',
         b'{"a": 1',
         b"\xff\xfe{}",
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
-    ids=["nothing", "null", "list", "text", "NaN", "infinity", "cut", "not UTF-8", "deep"],
+    ids=[
+        "nothing",
+        "null",
+        "list",
+        "text",
+        "NaN",
+        "half a character",
+        "half in a key",
+        "two wrong halves",
+        "infinity",
+        "cut",
+        "not UTF-8",
+        "deep",
+    ],
 )
 def test_what_is_no_json_object_is_refused(payload: bytes) -> None:
     with pytest.raises(ProtocolError):
         parse_json(payload)
+
+
+@pytest.mark.parametrize("text", ["\U0001f600", "\\ud800", "\\", "é"])
+def test_whole_characters_come_through_however_they_are_written(text: str) -> None:
+    for ascii_only in (True, False):
+        assert parse_json(json.dumps({"a": text}, ensure_ascii=ascii_only).encode()) == {"a": text}
 
 
 # ---- codec --------------------------------------------------------------------------------------------------------------
