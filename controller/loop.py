@@ -31,7 +31,7 @@ from controller.model.cluster import (
     Unseen,
     World,
 )
-from controller.model.errors import HostError, StoreConflict, StoreError
+from controller.model.errors import HostError, InventoryError, SshoalError, StoreConflict, StoreError
 from controller.model.inventory import Host, Inventory
 from controller.model.plan import Ask, Change, Plan, Wanted, changed
 from controller.model.remembered import entry_of, is_remembered, remembered_host
@@ -152,12 +152,26 @@ class Controller:
                 return done
             await self._wait(done, min(remaining_s, poll_s))
 
-    async def watch(self, watcher: Watcher = lambda _: None) -> None:
-        """Passes every period, and at once when an agent, a user or time itself changes something. Ends by cancellation."""
+    async def watch(
+        self, watcher: Watcher = lambda _: None, failed: Callable[[SshoalError], None] = lambda _: None
+    ) -> None:
+        """Passes every period, and at once when an agent, a user or time itself changes something. Ends by cancellation.
+
+        What makes a later pass fail may pass as well (a full disk, an inventory that is half saved): it is told to `failed` and tried
+        again after a period. What fails the first pass is raised, and so is AnotherController always: that one does not pass.
+        """
+        began = False
         while True:
-            done = await self.one_pass()
-            watcher(done)
-            await self._wait(done, self._settings.period_s)
+            try:
+                done = await self.one_pass()
+                began = True
+                watcher(done)
+                await self._wait(done, self._settings.period_s)
+            except (StoreError, InventoryError) as error:
+                if not began:
+                    raise
+                failed(error)
+                await asyncio.sleep(self._settings.period_s)
 
     # ---- one pass ----
 

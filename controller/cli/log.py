@@ -54,10 +54,14 @@ class Log:
         self._out = out
         self._passes = 0
         self._told: frozenset[str] = frozenset()
+        self._failing = ""  # why no pass has succeeded since the last one that did
 
     def passed(self, done: Pass) -> None:
         """After each pass: its changes, what it noticed for the first time, and at level debug what it came to."""
         self._passes += 1
+        if self._failing:
+            self._failing = ""
+            self.say(Line("info", "Resumed", "passes succeed again", "passes succeed again"))
         for change in done.plan.changes:
             if not change.quiet:
                 self.say(_of_change(change))
@@ -72,9 +76,15 @@ class Log:
         self.say(_of_pass(done))
 
     def failed(self, error: SshoalError) -> None:
-        """The error that ends the program, in the form of the other lines."""
+        """An error, such as the one that ends the program, in the form of the other lines."""
         text = f"error: {error.message}" + (f"\n  → {error.hint}" if error.hint else "")
         self.say(Line("error", type(error).__name__, error.message, text, {"hint": error.hint} if error.hint else {}))
+
+    def stumbled(self, error: SshoalError) -> None:
+        """An error that ended one pass, while the program goes on: said once, however often it comes, until a pass succeeds."""
+        if error.message != self._failing:
+            self._failing = error.message
+            self.failed(error)
 
     def say(self, line: Line) -> None:
         if LEVELS.index(line.level) < self._least:

@@ -66,8 +66,10 @@ class Meter:
             ) from None
 
     def failed(self) -> None:
-        """A run that ended by an error: it is counted. That it cannot be written is no reason to hide that error."""
+        """A run, or a pass of many, that ended by an error: it is counted. That it cannot be written is no reason to hide that error."""
         self.totals.add_failure()
+        if self.file is None:
+            return  # served: whoever asks next is told
         with contextlib.suppress(SshoalError):
             self.write()
 

@@ -181,7 +181,7 @@ def watch(
     async def polls() -> None:
         async with AsyncExitStack() as stack:
             controller = await stack.enter_async_context(wiring.controller(deadlines))
-            watchers = [log.passed]
+            watchers, meter = [log.passed], None
             if metrics_listen:
                 from controller.cli.metering import Meter, listening
 
@@ -197,7 +197,12 @@ def watch(
                 for watcher in watchers:
                     watcher(done)
 
-            await controller.watch(passed)
+            def failed(error: SshoalError) -> None:
+                log.stumbled(error)
+                if meter is not None:
+                    meter.failed()
+
+            await controller.watch(passed, failed)
 
     try:
         run(polls())

@@ -331,7 +331,7 @@ class ControllerProcess:
 
     async def _watch(self) -> None:
         async with self._fleet(Deadlines(poll_s=2.0, missed_s=0.25)) as fleet:
-            await self._controller(fleet, period_s=10.0).watch(self._seen)
+            await self._controller(fleet, period_s=10.0).watch(self._seen, self._failed)
 
     async def _one_shot(self) -> None:
         async with self._fleet(Deadlines()) as fleet:
@@ -353,6 +353,10 @@ class ControllerProcess:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+    def _failed(self, error: SshoalError) -> None:
+        """No fault of these worlds is a reason for it."""
+        self._world.violate(f"a pass of watch ended with {type(error).__name__}: {error}")
 
     def _seen(self, done: Pass) -> None:
         self._world.outcome.passes += 1

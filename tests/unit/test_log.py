@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from controller.cli.log import Log
 from controller.loop import Pass
 from controller.model.cluster import Sighting, Unseen
-from controller.model.errors import InventoryError, UsageError
+from controller.model.errors import InventoryError, StoreError, UsageError
 from nodeagent.protocol import AgentEvent
 from tests import builders
 from tests.shell import Shell
@@ -110,6 +110,25 @@ def test_an_error_that_ends_the_program_is_a_line_too() -> None:
         "hosts.ini:3: no such group",
         "look",
     )
+
+
+def test_what_passes_stumble_over_is_said_once_until_one_succeeds() -> None:
+    out = io.StringIO()
+    log = Log("text", "info", lambda: 0.0, out)
+    full, broken = StoreError("no space left", hint="free some"), InventoryError("not YAML", file="hosts.yaml")
+    well = a_world({"n1": builders.seen("n1")})
+    for error in (full, full, StoreError("no space left"), broken, broken):
+        log.stumbled(error)
+    log.passed(well)
+    log.passed(well)
+    log.stumbled(full)
+    told = [line for line in out.getvalue().splitlines() if line.startswith(("error: ", "passes "))]
+    assert told == [
+        "error: no space left",
+        "error: hosts.yaml: not YAML",
+        "passes succeed again",
+        "error: no space left",
+    ]
 
 
 # ---- commands -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from controller.act.secrets import Sealer
 from controller.act.store import Store
 from controller.loop import Controller, Pass
 from controller.model.cluster import Settings
-from controller.model.errors import AnotherController
+from controller.model.errors import AnotherController, InventoryError, SshoalError, StoreError
+from controller.model.inventory import Inventory
 from controller.model.plan import Change
 from tests.sim.host import task_factory
 from tests.sim.world import SimDeployer, SimWorld
@@ -39,6 +40,12 @@ class Run:
         return Controller(
             store, self.fleet, Sealer(b"k" * 32), lambda: world.inventory, world.now, Settings(period_s=10.0)
         )
+
+    def fill_disk(self, *, full: bool) -> None:
+        """A disk that holds what is there and no page more."""
+        database = self.store._database
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages if full else 10**6}")
 
     async def converge(self) -> Pass:
         """Until the declared state is reached."""
@@ -270,6 +277,99 @@ def test_watch_over_a_quiet_world_makes_a_pass_a_period(play: Callable[[Body], N
         await asyncio.sleep(100.0)
         assert 8 <= len(passes) - before <= 12
         watching.cancel()
+
+    play(body)
+
+
+class Watch:
+    """`watch` under way: when its passes ended, and what it could not do."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.ended: list[float] = []
+        self.failures: list[SshoalError] = []
+        clock_s = asyncio.get_running_loop().time
+        self.task = asyncio.ensure_future(
+            controller.watch(lambda _: self.ended.append(clock_s()), self.failures.append)
+        )
+
+    async def __aenter__(self) -> Watch:
+        await asyncio.sleep(15.0)
+        assert self.ended
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+def test_watch_outlives_a_full_disk(play: Callable[[Body], None]) -> None:
+    """FAULTS A6."""
+
+    async def body(run: Run) -> None:
+        await run.converge()
+        async with Watch(run.controller) as watch:
+            run.fill_disk(full=True)
+            run.world.apply("web", 40, "app:1")
+            await asyncio.sleep(30.0)
+            assert 2 <= len(watch.failures) <= 4  # one a period, not a storm
+            assert all(isinstance(error, StoreError) for error in watch.failures)
+            assert run.running == 0
+            run.fill_disk(full=False)
+            await asyncio.sleep(30.0)
+            assert run.running == 40
+
+    play(body)
+
+
+def test_watch_outlives_an_inventory_that_is_half_saved(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        broken: list[InventoryError] = []
+
+        def inventory() -> Inventory:
+            if broken:
+                raise broken[0]
+            return run.world.inventory
+
+        controller = Controller(
+            run.store, run.fleet, Sealer(b"k" * 32), inventory, run.world.now, Settings(period_s=10.0)
+        )
+        async with Watch(controller) as watch:
+            broken.append(InventoryError("not YAML", file="hosts.yaml"))
+            await asyncio.sleep(15.0)
+            assert set(watch.failures) == set(broken)
+            broken.clear()
+            run.world.apply("web", 2, "app:1")
+            await asyncio.sleep(30.0)
+            assert run.running == 2
+
+    play(body)
+
+
+def test_what_fails_the_first_pass_ends_watch(play: Callable[[Body], None]) -> None:
+    """An inventory that is wrong from the start is told by the command's exit code."""
+
+    async def body(run: Run) -> None:
+        def inventory() -> Inventory:
+            raise InventoryError("not YAML", file="hosts.yaml")
+
+        controller = Controller(run.store, run.fleet, Sealer(b"k" * 32), inventory, run.world.now, Settings())
+        with pytest.raises(InventoryError):
+            await controller.watch()
+
+    play(body)
+
+
+def test_a_controller_that_was_replaced_does_not_watch_on(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        await run.converge()
+        async with Watch(run.controller) as watch:
+            newer = Store(run.path)
+            newer.commit(())
+            newer.close()
+            run.world.apply("web", 1, "app:1")
+            await asyncio.sleep(15.0)
+            assert isinstance(watch.task.exception(), AnotherController)
+            assert watch.failures == []
 
     play(body)
 
