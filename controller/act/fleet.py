@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from controller.act.agents import AgentClient, AgentStream, Picture
+from controller.act.agents import EVENTS_MAX, AgentClient, AgentStream, Picture
 from controller.act.transport import LoginRefused, Session, Throttled, Transport
 from controller.model.cluster import AGENT_NEWER, Seen, Sighting, Unseen
 from controller.model.errors import (
@@ -30,6 +30,7 @@ from controller.model.inventory import Host
 from nodeagent.protocol import (
     VERSION,
     Accepted,
+    AgentEvent,
     Capacity,
     Condition,
     Cursor,
@@ -91,7 +92,9 @@ class _Link:
     deadlines: Deadlines
     opening: asyncio.Task[Session] | None = None  # its SSH connection, or the attempt to get one
     client: AgentClient | None = None
-    events_read: Cursor | None = None  # how far an earlier controller took the events over
+    events_read: Cursor | None = None  # how far its events were taken over, by this controller or an earlier one
+    told: tuple[AgentEvent, ...] = ()  # events of the last sighting: they are told again until they were taken over
+    told_at: Cursor | None = None
     waiter: asyncio.Task[bool] | None = None  # the long poll under way
     connecting: asyncio.Task[AgentClient] | None = None
     missed: bool = False  # the last poll had no answer
@@ -175,7 +178,7 @@ class Fleet:
         """One report of each host, all at once, each within the deadline.
 
         Args:
-            cursors: how far each host's events were taken over by earlier controllers.
+            cursors: how far each host's events were taken over; those after that are told, again if need be.
             silent: hosts that gave earlier controllers no report: a dead one shall not hold up every command.
         """
         await self._drop_all_but(hosts)
@@ -242,8 +245,9 @@ class Fleet:
 
     async def _sight(self, host: Host, cursor: Cursor | None) -> Sighting:
         link = self._link(host)
-        if link.picture.cursor is None:
-            link.events_read = cursor
+        link.events_read = cursor
+        if _covers(cursor, link.told_at):
+            link.told = ()  # all of them, whatever numbers the host gave them
         link.polled = True
         try:
             seen = await self._poll(link)
@@ -498,12 +502,13 @@ def _kind_of(error: HostError) -> str:
 
 
 def _seen(link: _Link) -> Seen:
-    """The picture as a sighting, with the events that no controller has taken over yet."""
+    """The picture as a sighting, with the events that no controller has taken over yet: what was told before may not be stored."""
     picture, read = link.picture, link.events_read
     assert picture.cursor is not None  # an update came before
-    events = picture.take_events()
+    events = (*link.told, *picture.take_events())[-EVENTS_MAX:]
     if read is not None and read.instance == picture.cursor.instance:
         events = tuple(event for event in events if event.sequence > read.sequence)
+    link.told, link.told_at = events, picture.cursor
     return Seen(
         picture.agent,
         picture.cursor.instance,
@@ -522,6 +527,10 @@ def _seen(link: _Link) -> Seen:
         link.skew_s,
         volumes=picture.volumes,
     )
+
+
+def _covers(read: Cursor | None, told: Cursor | None) -> bool:
+    return read is not None and told is not None and read.instance == told.instance and read.sequence >= told.sequence
 
 
 def joined(before: Usage | None, fresh: Usage) -> Usage:

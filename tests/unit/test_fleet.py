@@ -16,7 +16,7 @@ from controller.act.transport import LoginRefused, Session
 from controller.model.cluster import AGENT_NEWER, Seen, Sighting, Unseen
 from controller.model.errors import AgentRefused, HostNotReady, HostUnreachable
 from controller.model.inventory import Host
-from nodeagent.protocol import Capacity, Epoch, Hello, NodeConfig, WantedSet
+from nodeagent.protocol import Capacity, Cursor, Epoch, Hello, NodeConfig, WantedSet
 from tests.fakes.podman import SERVE
 from tests.sim.host import SimHost, task_factory
 from tests.sim.network import Network
@@ -334,6 +334,27 @@ async def test_a_clock_that_differs_is_told(lab: Lab) -> None:
     skews = {name: told.skew_s for name, told in (await lab.observe()).items() if isinstance(told, Seen)}
     assert abs(skews["n2"] - skews["n1"] - 3600.0) < 2.0
     assert abs(skews["n3"] - skews["n1"]) < 2.0
+
+
+@in_lab()
+async def test_events_come_again_until_they_are_taken_over(lab: Lab) -> None:
+    async def told(cursors: dict[str, Cursor]) -> tuple[list[str], Cursor]:
+        seen = (await lab.fleet.observe(lab.hosts, cursors))["n1"]
+        assert isinstance(seen, Seen)
+        return [event.message for event in seen.events if event.reason == "Test"], seen.cursor
+
+    await _all_seen(lab)
+    _, start = await told({})
+    agent = lab.sim["n1"].agent
+    assert agent is not None
+    agent.ledger.tell_event(0.0, "Test", "one")
+    _, first = await told({"n1": start})
+    agent.ledger.tell_event(0.0, "Test", "two")
+    words, second = await told({"n1": start})  # the store could not be written
+    assert words == ["one", "two"]
+    assert (await told({"n1": first}))[0] == ["two"]
+    assert (await told({"n1": second}))[0] == []
+    assert (await told({"n1": start}))[0] == []  # once taken over is for good
 
 
 @in_lab()

@@ -321,6 +321,30 @@ def test_watch_outlives_a_full_disk(play: Callable[[Body], None]) -> None:
     play(body)
 
 
+def test_what_agents_tell_while_the_disk_is_full_is_taken_over_afterwards_and_once(
+    play: Callable[[Body], None],
+) -> None:
+    """A pass takes events from its hosts before it writes: they must come again when it cannot."""
+
+    async def body(run: Run) -> None:
+        run.world.apply("web", 4, "app:1")
+        await run.converge()
+        agent = run.world.hosts["n1"].agent
+        assert agent is not None
+        async with Watch(run.controller) as watch:
+            run.fill_disk(full=True)
+            for number in range(300):
+                agent.ledger.tell_event(run.world.wall_s(), "Full", f"event {number} " + "x" * 200)
+            await asyncio.sleep(30.0)
+            assert watch.failures
+            run.fill_disk(full=False)
+            await asyncio.sleep(60.0)
+        told = [event.message for event in run.store.events(limit=10_000) if event.reason == "Full"]
+        assert (len(told), len(set(told))) == (300, 300)
+
+    play(body)
+
+
 def test_watch_outlives_an_inventory_that_is_half_saved(play: Callable[[Body], None]) -> None:
     async def body(run: Run) -> None:
         broken: list[InventoryError] = []
