@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -330,6 +330,25 @@ def test_a_full_disk_is_told_changes_nothing_and_reading_goes_on(store: Store) -
     store._database.execute("PRAGMA max_page_count = 1000000")
     store.edit([config_map("large", {"a": "x" * 200_000})])
     assert len(store.load().declared) == 1
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        Store.load,
+        Store.epoch,
+        Store.cursors,
+        Store.data_version,
+        lambda store: store.sealed_secrets(["default/login"]),
+    ],
+    ids=["records", "epoch", "cursors", "version", "secrets"],
+)
+def test_whatever_a_pass_reads_fails_as_the_store_and_not_as_a_bug(
+    store: Store, read: Callable[[Store], object]
+) -> None:
+    store._database.close()  # as good as any failure of SQLite's
+    with pytest.raises(StoreError):
+        read(store)
 
 
 WRITER = """

@@ -141,7 +141,8 @@ class Store:
 
     def epoch(self) -> Epoch:
         """The highest epoch that any controller of this store has taken; number 0 before the first."""
-        return Epoch(int(self._meta("epoch_number")), self._meta("epoch_id"))
+        with readable_errors(self.path):
+            return Epoch(int(self._meta("epoch_number")), self._meta("epoch_id"))
 
     @property
     def loaded_version(self) -> int:
@@ -150,16 +151,18 @@ class Store:
 
     def data_version(self) -> int:
         """Changes whenever another connection has committed. Costs a few microseconds: `watch` asks it many times a second."""
-        row = self._database.execute("PRAGMA data_version").fetchone()
+        with readable_errors(self.path):
+            row = self._database.execute("PRAGMA data_version").fetchone()
         return int(row[0])
 
     def sealed_secrets(self, keys: Iterable[str]) -> dict[str, tuple[str, bytes]]:
         """Sealed values of secrets, as {"namespace/name": (hash, sealed)}; those that do not exist are left out."""
         found: dict[str, tuple[str, bytes]] = {}
-        for key in keys:
-            row = self._database.execute("SELECT hash, sealed FROM secrets WHERE key = ?", (key,)).fetchone()
-            if row:
-                found[key] = (row[0], row[1])
+        with readable_errors(self.path):
+            for key in keys:
+                row = self._database.execute("SELECT hash, sealed FROM secrets WHERE key = ?", (key,)).fetchone()
+                if row:
+                    found[key] = (row[0], row[1])
         return found
 
     def events(self, *, kind: str = "", namespace: str = "", name: str = "", limit: int = 500) -> list[Event]:
@@ -186,8 +189,9 @@ class Store:
 
     def cursors(self) -> dict[str, Cursor]:
         """How far each node's events have been taken over."""
-        rows = self._database.execute("SELECT node, instance, sequence FROM cursors")
-        return {node: Cursor(instance, sequence) for node, instance, sequence in rows}
+        with readable_errors(self.path):
+            rows = self._database.execute("SELECT node, instance, sequence FROM cursors")
+            return {node: Cursor(instance, sequence) for node, instance, sequence in rows}
 
     # ---- writing ----
 
