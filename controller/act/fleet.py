@@ -45,6 +45,7 @@ from nodeagent.protocol import (
 
 T = TypeVar("T")
 
+_REFUSED_AGAIN_S = 5.0  # how often an agent that refuses to report is asked between polls
 _USAGE_FRESH_S = 5.0
 _USAGE_SAMPLES_MAX = 40  # of one container: an agent keeps 21
 _USAGE_CONTAINERS_MAX = 1024  # of one host
@@ -225,7 +226,7 @@ class Fleet:
             done, waiters = await asyncio.wait(
                 waiters, timeout=end_s - loop.time(), return_when=asyncio.FIRST_COMPLETED
             )
-            if any(not task.cancelled() and task.exception() is None for task in done):
+            if any(not task.cancelled() and task.exception() is None and task.result() for task in done):
                 return True  # a failed attempt to connect is no news: the next poll will tell
         await asyncio.sleep(max(0.0, end_s - loop.time()))
         return False
@@ -262,6 +263,8 @@ class Fleet:
             link.connecting = link.trouble = None  # one that came through between two polls was news once
             try:
                 return await self._report(link, link.client)
+            except AgentRefused:
+                raise  # it speaks: another connection would hear the same
             except _TooSlow:
                 await _hang_up(link)
                 raise
@@ -429,18 +432,25 @@ class Fleet:
         return link.waiter
 
     async def _news(self, link: _Link) -> bool:
+        """False: nothing that the last poll has not told."""
         client = link.client
         if client is None:
             return True
         try:
             while link.client is client:
                 before = link.picture.cursor
-                answer = await client.report(before, wait_s=20.0, timeout_s=30.0)
+                try:
+                    answer = await client.report(before, wait_s=20.0, timeout_s=30.0)
+                except AgentRefused:  # at once, unlike a report: polls tell of it, and that it has ended is news
+                    await asyncio.sleep(_REFUSED_AGAIN_S)
+                    continue
                 if answer.cursor != before:
                     link.picture.update(answer)
                     return True
         except HostError:
-            return True  # the next poll will say what is wrong
+            return (
+                not link.missed
+            )  # the next poll will say what is wrong; where the last one did, a pass at once would end as it did
         return True
 
     async def _within(self, link: _Link, timeout_s: float, work: Awaitable[T]) -> T:

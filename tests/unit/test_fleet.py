@@ -211,6 +211,32 @@ async def test_an_attempt_to_connect_that_fails_is_no_news(lab: Lab) -> None:
 
 
 @in_lab()
+async def test_a_refusal_is_no_news_and_its_connection_is_kept(lab: Lab) -> None:
+    """A new host whose Podman hangs: its agent answers, but cannot say what runs."""
+    await _all_seen(lab)
+    host = lab.sim["n2"]
+    host.kill_agent()
+    host.podman.faults.hang = True
+    host.storage.documents.clear()
+    await host.start_agent()
+    lab.network.attempts.clear()
+    await _quiet(lab)
+    clock_s = asyncio.get_running_loop().time
+    for _ in range(3):
+        assert kinds(await lab.observe())["n2"] == "refused"
+        began_s = clock_s()
+        assert not await lab.fleet.changed(60.0)
+        assert clock_s() - began_s == pytest.approx(60.0)
+    assert lab.network.attempts == ["n2"]
+
+    host.podman.faults.hang = False  # news, without a poll
+    began_s = clock_s()
+    assert await lab.fleet.changed(60.0)
+    assert clock_s() - began_s < 30.0
+    assert kinds(await lab.observe())["n2"] == "seen"
+
+
+@in_lab()
 async def test_a_broken_connection_is_made_anew_within_the_poll(lab: Lab) -> None:
     await _all_seen(lab)
     lab.network.reset("n1")

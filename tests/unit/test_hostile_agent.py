@@ -17,7 +17,8 @@ import pytest
 
 from controller.act.agents import AgentStream
 from controller.act.store.records import to_row
-from controller.model.cluster import Node, Pod, Seen
+from controller.loop import Pass
+from controller.model.cluster import Node, Pod, Seen, Unseen
 from controller.model.errors import HostError
 from nodeagent.protocol import (
     FRAME_BYTES_MAX,
@@ -233,6 +234,31 @@ def test_a_lying_agent_changes_nothing_but_its_own_status(
         sizes = [len(to_row(record)) for record in run.store.load().all()]
         assert max(sizes) < 64 * 1024, "what one host says fills no store"
         assert max(len(repr(event)) for event in run.store.events(limit=10_000)) < 16 * 1024
+
+    play(body)
+
+
+@pytest.mark.parametrize(
+    "lie", ["nothing of what a report holds", "no JSON", "half a character", "an answer to no question"]
+)
+def test_nonsense_makes_no_storm_of_passes_and_logins(
+    play: Callable[[Callable[[Run], Any]], None], lie: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(run: Run) -> None:
+        run.world.apply("web", 6, "app:1")
+        await run.converge()
+        await asyncio.sleep(30.0)
+        case = Case(run)
+        _twist(monkeypatch, case, LIES[lie])
+        run.network.reset(case.liar)
+        run.network.attempts.clear()
+        passes: list[Pass] = []
+        watching = asyncio.ensure_future(run.controller.watch(passes.append))
+        await asyncio.sleep(100.0)
+        watching.cancel()
+        assert isinstance(passes[-1].world.sightings[case.liar], Unseen)
+        assert 8 <= len(passes) <= 20
+        assert run.network.attempts.count(case.liar) <= 20
 
     play(body)
 
