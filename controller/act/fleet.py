@@ -153,6 +153,7 @@ class Fleet:
         self._deployer = deployer
         self._deadlines = deadlines
         self._links: dict[str, _Link] = {}
+        self._replaced: list[_Link] = []  # of hosts whose variables have changed: not hung up on yet
         self._connects = asyncio.Semaphore(connects_max)
         self._canary = asyncio.Lock()
         self._canary_lived = False
@@ -165,8 +166,7 @@ class Fleet:
 
     async def close(self) -> None:
         """Ends all connections; the agents go on."""
-        links, self._links = list(self._links.values()), {}
-        await asyncio.gather(*(_hang_up(link) for link in links))
+        await self._drop_all_but({})
 
     def begin(self, hosts: Mapping[str, Host]) -> None:
         """Starts SSH connections to hosts that will be observed, and nothing more: what the caller does first runs beside that."""
@@ -182,6 +182,8 @@ class Fleet:
             cursors: how far each host's events were taken over; those after that are told, again if need be.
             silent: hosts that gave earlier controllers no report: a dead one shall not hold up every command.
         """
+        for host in hosts.values():
+            self._link(host)  # those that are replaced by this are hung up on as well
         await self._drop_all_but(hosts)
         for name in silent:
             if name in hosts and not self._link(hosts[name]).polled:
@@ -462,13 +464,18 @@ class Fleet:
 
     def _link(self, host: Host) -> _Link:
         link = self._links.get(host.name)
-        if link is None or link.host.vars != host.vars:
+        if link is not None and link.host.vars != host.vars:
+            self._replaced.append(link)
+            link = None
+        if link is None:
             link = self._links[host.name] = _Link(host, Picture(host.name), self._deadlines.of(host))
         return link
 
     async def _drop_all_but(self, hosts: Mapping[str, Host]) -> None:
-        for name in [name for name in self._links if name not in hosts]:
-            await _hang_up(self._links.pop(name))
+        """Hangs up on hosts that have left, and on connections that were made by variables of before."""
+        links, self._replaced = self._replaced, []
+        links += [self._links.pop(name) for name in [name for name in self._links if name not in hosts]]
+        await asyncio.gather(*(_hang_up(link) for link in links))
 
 
 async def _hang_up(link: _Link) -> None:

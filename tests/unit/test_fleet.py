@@ -280,6 +280,42 @@ async def test_a_host_that_leaves_is_hung_up_on(lab: Lab) -> None:
 
 
 @in_lab()
+async def test_hosts_whose_variables_change_leave_no_connection_behind(lab: Lab) -> None:
+    await _all_seen(lab)
+    sessions: list[Any] = []
+    connect = lab.network.connect
+
+    async def remember(host: Host) -> Any:
+        sessions.append(Watched(await connect(host)))
+        return sessions[-1]
+
+    lab.network.connect = remember  # type: ignore[method-assign,assignment]
+    for number in range(5):
+        lab.hosts = {name: replace(host, vars={**host.vars, "v": number}) for name, host in lab.hosts.items()}
+        assert set(kinds(await lab.observe()).values()) == {"seen"}
+        await lab.fleet.changed(0.1)
+        assert sum(session.is_open for session in sessions) == 3
+    lab.hosts = {name: replace(host, vars={**host.vars, "v": "last"}) for name, host in lab.hosts.items()}
+    lab.fleet.begin(lab.hosts)
+    await asyncio.sleep(1.0)
+    assert sum(session.is_open for session in sessions) == 6
+    await lab.fleet.close()
+    assert not any(session.is_open for session in sessions)
+
+
+class Watched:
+    """A session that knows whether it was closed."""
+
+    def __init__(self, session: Session) -> None:
+        self.is_open = True
+        self.open_channel, self._close = session.open_channel, session.close
+
+    async def close(self) -> None:
+        self.is_open = False
+        await self._close()
+
+
+@in_lab()
 async def test_an_installation_that_fails_is_told_as_the_hosts_trouble(lab: Lab) -> None:
     lab.deployer.fail = True
     for _ in range(5):
