@@ -31,6 +31,7 @@ SKEW_TOLD_S = 2.0
 POLLS_UNKNOWN = 2  # missed polls that make a node Unknown
 
 _NOT_READY = ("RuntimeUnhealthy", "DiskPressure", "StorageCorrupt")  # conditions that keep new pods away
+_APART_S_MAX = 10.0  # the second missed poll counts a period after the first, or after so long where periods are longer
 _REFRESH_S_MIN = 10.0  # how often at most a lasting series of misses is written
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
@@ -249,7 +250,9 @@ def _absence(node: Node, look: _Look) -> Change | None:
             "update", replace(node, missing=first), f"{name} does not answer: {sighting.why}", "NodeUnseen", True
         )
     polls = missing.polls + 1
-    if polls > POLLS_UNKNOWN and now.since(missing.latest) < step_s:
+    # Passes follow each other within milliseconds where there is news: two in a row that miss a host are still one missed poll.
+    apart_s = step_s if polls > POLLS_UNKNOWN else min(look.settings.period_s, _APART_S_MAX)
+    if now.since(missing.latest) < apart_s:
         return None
     longer = replace(missing, latest=now, polls=polls, kind=sighting.kind, why=sighting.why)
     if polls == POLLS_UNKNOWN:
