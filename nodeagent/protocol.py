@@ -14,6 +14,7 @@ set is read strictly: an agent that does not know a field refuses the whole set,
 """
 
 import json
+import math
 import struct
 import types
 from collections.abc import Mapping
@@ -85,9 +86,9 @@ class FrameReader:
 
 
 def parse_json(payload: bytes) -> dict[str, Any]:
-    """A JSON object from untrusted bytes; ProtocolError for everything else (NaN, bad UTF-8, half a character, too deep, not an object)."""
+    """A JSON object from untrusted bytes; ProtocolError for all else (NaN, infinity, bad UTF-8, half a character, too deep, no object)."""
     try:
-        message = json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant)
+        message = json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
         if b"\\ud" in payload.lower():  # half of a surrogate pair: JSON can write it, nothing can store or print it
             json.dumps(message, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
@@ -95,6 +96,13 @@ def parse_json(payload: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise ProtocolError("a JSON message is an object")
     return message
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):  # 1e999 is well-formed
+        raise ValueError(text)
+    return value
 
 
 def _refuse_constant(name: str) -> Any:

@@ -450,9 +450,8 @@ class Fleet:
                     link.picture.update(answer)
                     return True
         except HostError:
-            return (
-                not link.missed
-            )  # the next poll will say what is wrong; where the last one did, a pass at once would end as it did
+            # The next poll will say what is wrong; where the last one did, a pass at once would end as it did.
+            return not link.missed
         return True
 
     async def _within(self, link: _Link, timeout_s: float, work: Awaitable[T]) -> T:
