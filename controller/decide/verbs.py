@@ -11,7 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from controller.model.cluster import Declared, Deployment, Meta, Moment, Node, Pod, Record, Ref, ReplicaSet, Stop, World
+from controller.model.cluster import (
+    BUILT_IN_NAMESPACES,
+    Declared,
+    Deployment,
+    Meta,
+    Moment,
+    Node,
+    Pod,
+    Record,
+    Ref,
+    ReplicaSet,
+    Stop,
+    World,
+)
 from controller.model.errors import ManifestError, NotFound, UsageError
 from controller.model.identity import child_uid, content_hash, template_hash
 from controller.model.plan import POLICIES, Change
@@ -20,7 +33,6 @@ if TYPE_CHECKING:  # the first brings pydantic, which commands that only look sh
     from controller.model.manifest import Manifest
     from controller.model.workloads import DaemonSet, StatefulSet
 
-DEFAULT_NAMESPACE = "default"
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 RESTARTED_AT = "sshoal.dev/restartedAt"
 CONFIG_HASH = "sshoal.dev/config-hash"  # of a template, where a changed config map restarts pods
@@ -56,9 +68,8 @@ def apply(world: World, manifests: Sequence[Manifest], secret_hash: SecretHash, 
     """
     problems: list[ManifestError] = []
     applied: list[Applied] = []
-    namespaces = {DEFAULT_NAMESPACE} | {
-        record.meta.name for record in world.declared.values() if record.meta.kind == "Namespace"
-    }
+    namespaces = set(BUILT_IN_NAMESPACES)
+    namespaces |= {record.meta.name for record in world.declared.values() if record.meta.kind == "Namespace"}
     namespaces |= {manifest.object.metadata.name for manifest in manifests if manifest.object.kind == "Namespace"}
     seen: dict[tuple[str, str, str], str] = {}
     by_name = _by_name(world)
@@ -102,8 +113,8 @@ def delete(world: World, record: Record, now: Moment, *, grace_s: int | None = N
             return (_change("remove", record, because, "Deleted"),)
         case Node():
             raise UsageError("a node is not deleted", hint=f"sshoal node forget {meta.name}")
-        case _ if meta.name == DEFAULT_NAMESPACE and meta.kind == "Namespace":
-            raise UsageError("the namespace default cannot be deleted")
+        case _ if meta.name in BUILT_IN_NAMESPACES and meta.kind == "Namespace":
+            raise UsageError(f"the namespace {meta.name} cannot be deleted")
         case _:
             changes: list[Change] = []
             if meta.deleting is None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # loaded when there is one
     from controller.model.policies import Policy
     from controller.model.workloads import Revision, Workload
 
+# As in Kubernetes these are always there; they are stored only once somebody declares them, with labels for instance.
+BUILT_IN_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
 # ---- time -----------------------------------------------------------------------------------------------------------
 
 

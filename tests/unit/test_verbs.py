@@ -407,12 +407,18 @@ def test_a_grace_given_with_the_deletion_reaches_the_pods_below() -> None:
     assert [(one.meta.name, one.stop.grace_s) for one in stops if one.stop is not None] == [("web-1-abc", 0)]
 
 
-def test_nodes_and_the_default_namespace_are_not_deleted() -> None:
+@pytest.mark.parametrize("name", ["default", "kube-system", "kube-public", "kube-node-lease"])
+def test_built_in_namespaces_are_always_there(name: str) -> None:
+    there = web().replace("metadata: {name: web, labels: {}}", f"metadata: {{name: web, namespace: {name}}}")
+    assert only(world(), there).outcome == "created"
+    with pytest.raises(UsageError, match=f"{name} cannot be deleted"):
+        verbs.delete(world(), namespace(name), NOW)
+
+
+def test_nodes_are_not_deleted() -> None:
     with pytest.raises(UsageError, match="a node is not deleted") as caught:
         verbs.delete(world(), node("n1"), NOW)
     assert caught.value.hint == "sshoal node forget n1"
-    with pytest.raises(UsageError, match="default cannot be deleted"):
-        verbs.delete(world(), namespace("default"), NOW)
 
 
 # ---- nodes and names ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from controller.decide.pods import is_finished
 from controller.decide.schedule.terms import Terms, terms_of
 from controller.decide.schedule.volumes import NOTHING, Need, Volumes
 from controller.decide.shapes import HostPort, Shape, Shapes
-from controller.model.cluster import Node, Pod, World
+from controller.model.cluster import BUILT_IN_NAMESPACES, Node, Pod, World
 from controller.model.imagename import canonical
 from controller.model.plan import NodeView
 from nodeagent.protocol import Capacity
@@ -154,6 +154,6 @@ def _kind(node: Node, view: NodeView) -> Hashable:
 
 def _namespace_labels(world: World) -> dict[str, Mapping[str, str]]:
     """Every namespace with its labels, and the one that Kubernetes gives each."""
-    labels: dict[str, Mapping[str, str]] = {"default": {}}
+    labels: dict[str, Mapping[str, str]] = {name: {} for name in BUILT_IN_NAMESPACES}
     labels |= {item.meta.name: item.meta.labels for item in world.declared.values() if item.meta.kind == "Namespace"}
     return {name: {**own, "kubernetes.io/metadata.name": name} for name, own in labels.items()}
