@@ -70,11 +70,40 @@ def scan(text: str, file: str) -> tuple[list[Document], list[ManifestError]]:
     """All documents of `text` that could be read, and all problems. Empty documents are left out."""
     if len(text) > LARGEST_FILE_BYTES or len(text.encode(errors="replace")) > LARGEST_FILE_BYTES:
         return [], [ManifestError("is larger than 3 MiB, the most that is read", file=file)]
+    documents, problems = _read(text, file)
+    if problems and (as_yaml := _json_as_yaml(text)) != text:
+        return _read(as_yaml, file)
+    return documents, problems
+
+
+def _read(text: str, file: str) -> tuple[list[Document], list[ManifestError]]:
     reader = _Reader(text, file)
     try:
         return reader.documents(), reader.problems
     finally:
         reader.close()
+
+
+# Any escape, so that the second half of `\\` begins none.
+_SURROGATES = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")
+# Only between two JSON objects: within one there is a comma, and no text has a line break.
+_NEXT_OBJECT = re.compile(r"(?<=\})([ \t\r]*\n(?:[ \t\r]*\n)*)(?=[ \t]*\{)")
+
+
+def _json_as_yaml(text: str) -> str:
+    """What JSON may hold and YAML may not, written as YAML: characters as surrogate pairs, and objects one after another, as jq writes them.
+
+    Every line stays where it is.
+    """
+    if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+        return text
+    return _NEXT_OBJECT.sub(r"\1--- ", _SURROGATES.sub(_as_one_escape, text))
+
+
+def _as_one_escape(match: re.Match[str]) -> str:
+    if match[1] is None:
+        return match[0]
+    return f"\\U{0x10000 + ((int(match[1], 16) & 0x3FF) << 10) + (int(match[2], 16) & 0x3FF):08x}"
 
 
 class _StopReading(Exception):

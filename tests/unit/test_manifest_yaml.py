@@ -11,13 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.model.yamlscan import LARGEST_FILE_BYTES, read_plain, scan
+from controller.model.yamlscan import LARGEST_FILE_BYTES, Document, read_plain, scan
 
 
 def data_of(text: str) -> Any:
     documents, problems = scan(text, "a.yaml")
     assert problems == []
     return [document.data for document in documents]
+
+
+def documents_of(text: str) -> list[Document]:
+    documents, problems = scan(text, "a.yaml")
+    assert problems == []
+    return documents
 
 
 def problems_of(text: str) -> list[str]:
@@ -251,3 +257,30 @@ def test_json_data_reads_back_as_it_is(value: Any) -> None:
 @given(st.text("-:[]{}&*!|>'\"%@`#,? \n\tab01~<\\", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     scan(text, "a.yaml")
+
+
+# --- JSON that is no YAML ------------------------------------------------------------------------------------------
+
+
+def test_json_may_hold_characters_as_surrogate_pairs() -> None:
+    (document,) = documents_of(r'{"a": "\ud83d\ude00 \\ud83d\\ude00 é",' + "\n" + r'"b": "\uD83D\uDE00"}')
+    assert document.data == {"a": "\U0001f600 \\ud83d\\ude00 é", "b": "\U0001f600"}
+    assert document.line_of(("b",)) == 2
+
+
+@pytest.mark.parametrize("text", [r'{"a": "\ud83d"}', r'{"a": "\ude00\ud83d"}', r'a: "\ud83d\ude00"'])
+def test_half_a_surrogate_pair_is_an_error_and_in_yaml_a_whole_one_too(text: str) -> None:
+    (problem,) = scan(text, "a.yaml")[1]
+    assert "invalid Unicode character escape code" in problem.message
+
+
+def test_json_objects_one_after_another_are_documents() -> None:
+    """As `jq '.items[]'` writes them."""
+    first, second, third = documents_of('{\n  "a": "}"\n}\n{\n  "b": [{},\n{}]\n}\n\n  {"c": "\\ud83d\\ude00"}\n')
+    assert (first.data, second.data, third.data) == ({"a": "}"}, {"b": [{}, {}]}, {"c": "\U0001f600"})
+    assert (first.line, second.line, third.line) == (1, 4, 9)
+
+
+def test_flow_yaml_is_not_taken_for_json() -> None:
+    (document,) = documents_of("{a: '\\ud83d\\ude00', b: \"}\n{\"}")
+    assert document.data == {"a": "\\ud83d\\ude00", "b": "} {"}
