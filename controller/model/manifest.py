@@ -140,6 +140,8 @@ class _FileReader:
     def _read_object(self, model: type[Object], document: Document, data: dict[str, Any], at: Path, line: int) -> None:
         older = renewed(data, document, at)
         written = _server_written(model.__name__, data, document, at)
+        if not model.namespaced:
+            _clear_namespace(model.__name__, data, document, at, written)
         shape = read_shape(model, data, document, at)
         shape.problems += [*older, *written.problems]
         shape.notes += written.notes
@@ -253,6 +255,18 @@ def _server_written(kind: str, data: dict[str, Any], document: Document, at: Pat
     if taken:
         shape.notes.append(Problem((), f"left out what the API server wrote: {', '.join(taken)}", line))
     return shape
+
+
+def _clear_namespace(kind: str, data: dict[str, Any], document: Document, at: Path, written: Shape) -> None:
+    """Of an object that belongs to none: the API server clears it. What tools write everywhere is no news."""
+    metadata = data.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(namespace := metadata.get("namespace"), str):
+        return
+    path = ("metadata", "namespace")
+    if namespace not in ("", DEFAULT_NAMESPACE):
+        message = f"left out: a {kind} belongs to no namespace"
+        written.notes.append(Problem(path, message, document.line_of((*at, *path))))
+    document.remove(metadata, "namespace")
 
 
 def _generated_for_job(spec: dict[str, Any], document: Document) -> list[str]:

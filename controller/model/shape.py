@@ -13,7 +13,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from controller.model.kinds import unsupported
@@ -140,6 +141,12 @@ class _Reader:
         if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
             self._as_text(path, parent, key)
             return True
+        if detail["input"] == "" and detail["type"] in ("literal_error", "value_error") and _empty_is_unset(self.model, path):
+            self.document.remove(parent, key)
+            return True
+        if detail["type"] in ("int_type", "value_error") and _is_whole(detail["input"]):
+            parent[key] = int(detail["input"])
+            return True
         if detail["type"] == "literal_error" and path[-2:-1] in (("requests",), ("limits",)) and _is_resource(key):
             self._take_out(path, parent, str(key), f"{NOT_YET} (--lenient runs without it)", "without field")
             return True
@@ -165,7 +172,7 @@ class _Reader:
         elif meaning in (unsupported.MOOT, unsupported.NAMED):
             if name in parent:
                 self.document.remove(parent, name)
-        elif meaning is unsupported.NEVER or (name in parent and parent[name] != meaning):
+        elif meaning is unsupported.NEVER or (name in parent and parent[name] not in (meaning, "")):
             self._take_out(path, parent, name, f"{NOT_YET} (--lenient runs without it)", "without field")
         elif name in parent:  # it says what happens anyway
             self.document.remove(parent, name)
@@ -181,6 +188,24 @@ class _Reader:
 
     def _problem(self, path: Path, message: str, lenient: Lenient = "no") -> None:
         self.shape.problems.append(Problem(path, message, self.document.line_of((*self.at, *path)), lenient))
+
+
+def _empty_is_unset(root: type[BaseModel], path: Path) -> bool:
+    """Whether this is an optional name or choice. There Kubernetes cannot tell "" from a field that is not there, and Helm writes it."""
+    info = _field_at(root, path)
+    if info is None or info.is_required() or not isinstance(path[-1], str):
+        return False
+    inner = [part for arg in typing.get_args(info.annotation) for part in getattr(arg, "__metadata__", ())]
+    # Quantities, percentages and ports read their value before it is a text: of those "" is a wrong one.
+    return not any(isinstance(part, BeforeValidator) for part in (*info.metadata, *inner))
+
+
+_MOST_EXACT = 2**53  # above it a float may be another number than was written
+
+
+def _is_whole(value: Any) -> bool:
+    """`1e+06` or `3.0`: YAML has no other way to write what JSON calls the same number."""
+    return isinstance(value, float) and value.is_integer() and abs(value) <= _MOST_EXACT
 
 
 def _is_resource(name: str | int) -> bool:
@@ -207,6 +232,17 @@ def _get(data: Any, path: Path) -> Any:
     for step in path:
         data = data[step]
     return data
+
+
+def _field_at(model: type[BaseModel], path: Path) -> FieldInfo | None:
+    """The field that `path` leads to; None when it leads into a map."""
+    info: FieldInfo | None = None
+    inside: type[BaseModel] | None = model
+    for step in path:
+        if not isinstance(step, int):
+            info = next((one for one in inside.model_fields.values() if one.alias == step), None) if inside else None
+            inside = _model_in(info.annotation) if info else None
+    return info
 
 
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:

@@ -162,6 +162,11 @@ POD_TABLE: list[tuple[str, Any, str]] = [
     ("spec/terminationGracePeriodSeconds", 10**20, "spec.terminationGracePeriodSeconds: must be at most 2147483647"),
     ("spec/restartPolicy", "Sometimes", "spec.restartPolicy: must be Always or OnFailure or Never, not 'Sometimes'"),
     ("spec/restartPolicy", 3, "spec.restartPolicy: must be Always or OnFailure or Never, not a number"),
+    ("spec/restartPolicy", [""], "spec.restartPolicy: must be Always or OnFailure or Never, not a list"),
+    ("spec/terminationGracePeriodSeconds", 1e300, "spec.terminationGracePeriodSeconds: must be a whole number, not a number with a fraction"),
+    # an empty text where a value of its own syntax must be
+    ("spec/volumes/0", {"name": "v", "emptyDir": {"sizeLimit": ""}}, "spec.volumes[0].emptyDir.sizeLimit: '' is not a quantity: write a number with m, k, M, G, T, Ki, Mi, Gi or Ti, such as \"250m\" or \"1Gi\""),
+    ("spec/volumes/0", {"name": "", "emptyDir": {}}, f"spec.volumes[0].name: '' {LABEL_RULE}"),
     # quantities
     (f"{C}/resources/limits", {"cpu": -1}, f"{AT}.resources.limits.cpu: '-1' is negative"),
     (f"{C}/resources/limits", {"memory": "1 GB"}, f"{AT}.resources.limits.memory: '1 GB' is not a quantity: write a number with m, k, M, G, T, Ki, Mi, Gi or Ti, such as \"250m\" or \"1Gi\""),
@@ -201,7 +206,7 @@ POD_TABLE: list[tuple[str, Any, str]] = [
     (f"{C}/startupProbe", {"tcpSocket": {"port": "http"}}, f"{AT}.startupProbe.tcpSocket.port: 'http' is no named port of this container"),
     (f"{C}/startupProbe", {"tcpSocket": {"port": 0}}, f"{AT}.startupProbe.tcpSocket.port: must be a port: 1–65535"),
     (f"{C}/startupProbe", {"tcpSocket": {"port": True}}, f"{AT}.startupProbe.tcpSocket.port: must be a port number or the name of a port"),
-    (f"{C}/startupProbe", {"httpGet": {"port": 80, "path": "/a b"}}, f"{AT}.startupProbe.httpGet.path: must not be empty, nor hold spaces or control characters"),
+    (f"{C}/startupProbe", {"httpGet": {"port": 80, "path": "/a b"}}, f"{AT}.startupProbe.httpGet.path: may not hold spaces or control characters"),
     (f"{C}/startupProbe", {"httpGet": {"port": 80, "scheme": "https"}}, f"{AT}.startupProbe.httpGet.scheme: must be HTTP or HTTPS, not 'https': did you mean HTTPS?"),
     (f"{C}/startupProbe", {"httpGet": {"port": 80, "host": "a\r\nb"}}, f"{AT}.startupProbe.httpGet.host: must be a host name or an address"),
     (f"{C}/startupProbe", {"httpGet": {"port": 80, "httpHeaders": [{"name": "a: b"}]}}, f"{AT}.startupProbe.httpGet.httpHeaders[0].name: holds characters that are not allowed here"),

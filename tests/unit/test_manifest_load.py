@@ -77,6 +77,15 @@ def test_a_namespace_is_given_to_objects_that_name_none() -> None:
     assert third.object.key == ("Namespace", "", "shop")
 
 
+@pytest.mark.parametrize(("written", "warnings"), [("default", 0), ("shop", 1), ('""', 0)])
+def test_a_namespace_of_an_object_without_one_is_cleared_as_the_api_server_does(written: str, warnings: int) -> None:
+    text = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: a, namespace: {written}}}\n"
+    loaded = load(text, "a.yaml")
+    assert loaded.manifests[0].source["metadata"] == {"name": "a"}
+    note = "a.yaml:3: metadata.namespace: left out: a Namespace belongs to no namespace"
+    assert loaded.warnings == (note,) * warnings
+
+
 # --- scalars by the type of their field ----------------------------------------------------------------------------
 
 
@@ -133,6 +142,67 @@ def test_a_field_without_value_is_unset_and_a_text_without_value_is_empty() -> N
         "metadata": {"name": "a", "annotations": {"k": ""}},
         "data": {"empty": ""},
     }
+
+
+def test_an_empty_text_is_an_unset_name_or_choice() -> None:
+    """Helm writes them, and Kubernetes' own fields cannot tell the two apart."""
+    text = """
+apiVersion: v1
+kind: Pod
+metadata: {name: a, namespace: "", labels: {app: ""}}
+spec:
+  hostname: ""
+  subdomain: ""
+  restartPolicy: ""
+  dnsPolicy: ""
+  schedulerName: ""
+  serviceAccountName: ""
+  containers:
+    - name: c
+      image: i:1
+      imagePullPolicy: ""
+      terminationMessagePath: ""
+      terminationMessagePolicy: ""
+      env: [{name: E, value: ""}]
+      ports: [{containerPort: 80, name: "", protocol: ""}]
+      livenessProbe: {httpGet: {port: 80, scheme: "", path: ""}}
+"""
+    loaded = load(text, "a.yaml", namespace="shop")
+    pod = loaded.manifests[0].object
+    assert isinstance(pod, Pod)
+    assert loaded.warnings == ()
+    assert pod.metadata.namespace == "shop"
+    assert pod.metadata.labels == {"app": ""}
+    container = pod.spec.containers[0]
+    assert (container.termination_message_path, container.image_pull_policy) == ("/dev/termination-log", "IfNotPresent")
+    assert container.liveness_probe is not None
+    assert container.liveness_probe.http_get is not None
+    assert container.liveness_probe.http_get.path == "/"
+    assert loaded.manifests[0].source["spec"]["containers"][0]["ports"] == [{"containerPort": 80}]
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    """JSON has one kind of number, and 1e+06 is what tools make of a large one."""
+    text = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: a}
+spec:
+  replicas: 3.0
+  selector: {matchLabels: {a: b}}
+  strategy: {rollingUpdate: {maxSurge: 1.0}}
+  template:
+    metadata: {labels: {a: b}}
+    spec:
+      securityContext: {runAsUser: 1e+06}
+      containers: [{name: c, image: "i:1", ports: [{containerPort: 8e1}]}]
+"""
+    (manifest,) = load(text, "a.yaml").manifests
+    spec = manifest.source["spec"]
+    assert repr([spec["replicas"], spec["strategy"]["rollingUpdate"]["maxSurge"]]) == "[3, 1]"
+    assert repr(spec["template"]["spec"]["securityContext"]) == "{'runAsUser': 1000000}"
+    assert isinstance(manifest.object, Deployment)
+    assert manifest.object.spec.template.spec.containers[0].ports[0].container_port == 80
 
 
 def test_objects_made_from_one_anchor_do_not_share_their_source() -> None:

@@ -390,7 +390,7 @@ def _actions(handler: Probe | LifecycleHandler, at: Path, container: Container) 
     if handler.exec and not handler.exec.command:
         yield (*at, "exec", "command"), "must not be empty"
     if handler.http_get and not re.fullmatch(r"[!-~\u00a0-\U0010ffff]+", handler.http_get.path):
-        yield (*at, "httpGet", "path"), "must not be empty, nor hold spaces or control characters"
+        yield (*at, "httpGet", "path"), "may not hold spaces or control characters"
     named = {port.name for port in container.ports}
     for name, action in (("httpGet", handler.http_get), ("tcpSocket", handler.tcp_socket)):
         if action is None:

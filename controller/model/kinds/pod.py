@@ -136,6 +136,11 @@ def _zero_means(default: int) -> BeforeValidator:
     return BeforeValidator(lambda value: default if value == 0 and isinstance(value, int) else value)
 
 
+def _empty_means(default: str) -> BeforeValidator:
+    """The same where the text is empty."""
+    return BeforeValidator(lambda value: default if value == "" else value)
+
+
 class HTTPHeader(Model):
     name: Annotated[str, Field(pattern=r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")]
     value: Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")] = (
@@ -145,7 +150,7 @@ class HTTPHeader(Model):
 
 class HTTPGetAction(Model):
     port: PortOrName
-    path: str = "/"
+    path: Annotated[str, _empty_means("/")] = "/"
     host: str = ""
     scheme: Literal["HTTP", "HTTPS"] = "HTTP"
     http_headers: tuple[HTTPHeader, ...] = ()
@@ -382,7 +387,7 @@ class Container(Model):
     lifecycle: Lifecycle = Lifecycle()
     security_context: SecurityContext = SecurityContext()
     image_pull_policy: PullPolicy = Field(default_factory=_pull_policy_of)
-    termination_message_path: str = "/dev/termination-log"
+    termination_message_path: Annotated[str, _empty_means("/dev/termination-log")] = "/dev/termination-log"
     termination_message_policy: Literal["File", "FallbackToLogsOnError"] = "File"
     restart_policy: Literal["Always"] | None = None  # init containers only: Always makes one a sidecar
 
