@@ -36,6 +36,7 @@ This page is generated from the models (`tools/compatibility.py`); a test keeps 
   *not observed* says that only code and unit tests know of it, so far. Tests are those of `tests/lab`; a name that ends in `.yaml` is a
   manifest of `tests/cases/manifests/kubernetes`, run by `test_cluster_manifests.py`.
 - **refused**: Kubernetes has the field, sshoal does not; a manifest with it is an error, and `--lenient` runs the object without it.
+- **refused, this X too**: the same, but `--lenient` leaves out all of the X that holds the value.
 - **refused, object too**: the same, but without this field the object would do harm, so that `--lenient` leaves it out.
 - **refused unless X**: X is what happens anyway, so a manifest may say it.
 - **no effect**: it is about something that never happens here.
@@ -115,9 +116,9 @@ def _table(name: str, model: type[BaseModel], observed: dict[str, Any]) -> list[
         test = observed["fields"].get(f"{model.__name__}.{field}")
         rows.append((field, "supported", f"`{test}`" if test else "*not observed*"))
     for field, meaning in sorted(unsupported.FIELDS.get(model.__name__, {}).items()):
-        rows.append((field, _refusal(meaning), ""))
-    for field, values in sorted(unsupported.VALUES.get(model.__name__, {}).items()):
-        rows.append((field, f"refused: {', '.join(f'`{value}`' for value in values)}", ""))
+        rows.append((field, _refusal(meaning, model.__name__), ""))
+    for field, (meaning, values) in sorted(unsupported.VALUES.get(model.__name__, {}).items()):
+        rows.append((field, f"{_refusal(meaning, model.__name__)}: {', '.join(f'`{value}`' for value in values)}", ""))
     if not rows:
         return []
     lines = [f"### {name}\n", "| Field | | Observed by |", "|---|---|---|"]
@@ -125,9 +126,11 @@ def _table(name: str, model: type[BaseModel], observed: dict[str, Any]) -> list[
     return ["\n".join(lines) + "\n"]
 
 
-def _refusal(meaning: Any) -> str:
+def _refusal(meaning: Any, holder: str) -> str:
     if meaning is unsupported.NEVER:
         return "refused"
+    if meaning is unsupported.WHOLE:
+        return f"refused, this {holder} too"
     if meaning is unsupported.RUINS:
         return "refused, object too"
     if meaning is unsupported.NAMED:

@@ -61,7 +61,7 @@ def read_shape(model: type[Object], data: dict[str, Any], document: Document, at
         shape.problems += [
             Problem(path, message, document.line_of((*at, *path)))
             for path, message in problems_of(shape.thing)
-            if path not in ruined
+            if path not in ruined and not (path[:-1] in ruined and message.startswith("is required"))
         ]
     return shape
 
@@ -122,7 +122,7 @@ class _Reader:
                 mended = True
             else:
                 left.append((path, detail))
-        if not mended:
+        if not mended and not (mended := self._refuse_values(left)):
             seen: set[Path] = set()
             for path, detail in left:
                 # A default that is computed from other fields is no news when one of those is wrong.
@@ -176,6 +176,37 @@ class _Reader:
             self._take_out(path, parent, name, f"{NOT_YET} (--lenient runs without it)", "without field")
         elif name in parent:  # it says what happens anyway
             self.document.remove(parent, name)
+
+    def _refuse_values(self, left: list[tuple[Path, ErrorDetails]]) -> bool:
+        """Take out what has a value that Kubernetes knows and sshoal doesn't. Whether there was any.
+
+        Only once nothing else can be mended, and from the end: what is taken out may hold other fields, or shift a list.
+        """
+        found = False
+        gone: set[tuple[int, str | int]] = set()
+        for path, detail in reversed(left):
+            model = _model_at(self.model, path[:-1]).__name__
+            meaning, values = unsupported.VALUES.get(model, {}).get(str(path[-1]), (None, ())) if path else (None, ())
+            if detail["type"] != "literal_error" or detail["input"] not in values:
+                continue
+            found = True
+            told = f"{detail['input']}: {NOT_YET}"
+            if meaning is unsupported.RUINS:
+                self._problem(path, f"{told} (--lenient leaves this object out)", "without object")
+                # Another value stands in: what else is wrong with the object shall be told too.
+                _get(self.data, path[:-1])[path[-1]] = _choices(detail)[0]
+                continue
+            if meaning is unsupported.WHOLE:
+                told = f"{path[-1]} {told} (--lenient runs without this {model[0].lower()}{model[1:]})"
+                path = path[:-1]
+            else:
+                told = f"{told} (--lenient runs without it)"
+            self._problem(path, told, "without field")
+            parent = _get(self.data, path[:-1])
+            if (place := (id(parent), path[-1])) not in gone:  # an alias may have taken it out already
+                self.document.remove(parent, path[-1])
+                gone.add(place)
+        return found
 
     def _as_text(self, path: Path, parent: Any, key: str | int) -> None:
         value = _get(self.data, path)
@@ -303,7 +334,7 @@ def _sentence(detail: ErrorDetails) -> str:
         case "value_error":
             return str(context["error"])
         case "literal_error":
-            return _choice(given, str(context["expected"]), detail["loc"])
+            return _choice(given, _choices(detail))
         case "greater_than_equal":
             return f"must be at least {context['ge']}"
         case "less_than_equal":
@@ -325,12 +356,13 @@ def _sentence(detail: ErrorDetails) -> str:
             return detail["msg"]
 
 
-def _choice(given: Any, expected: str, loc: tuple[str | int, ...]) -> str:
-    choices = [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]
+def _choices(detail: ErrorDetails) -> list[str]:
+    expected = str(detail["ctx"]["expected"])
+    return [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]
+
+
+def _choice(given: Any, choices: list[str]) -> str:
     if not isinstance(given, str):
         return f"must be {' or '.join(choices)}, not {describe(given)}"
-    for fields in unsupported.VALUES.values():
-        if given in fields.get(str(loc[-1]), ()):
-            return f"{given}: {NOT_YET}"
     meant = nearest(given, choices)
     return f"must be {' or '.join(choices)}, not {shown(given)}" + (f": did you mean {meant}?" if meant else "")

@@ -415,6 +415,58 @@ spec:
     assert [warning.partition(": ")[0] for warning in loaded.warnings] == ["a.yaml:6", "a.yaml:7"]
 
 
+def test_lenient_leaves_out_what_has_a_refused_value() -> None:
+    text = """
+apiVersion: v1
+kind: Pod
+metadata: {name: a}
+spec:
+  securityContext: {seccompProfile: {type: Localhost, localhostProfile: a.json}, runAsUser: 1}
+  tolerations: [{key: a, operator: Gt, value: "5"}, {key: b, operator: Exists}, {key: c, operator: Lt, value: "5"}]
+  volumes: [{name: v, emptyDir: {medium: HugePages-2Mi, sizeLimit: 1Mi}}]
+  containers: [{name: c, image: "i:1"}]
+"""
+    loaded = load(text, "a.yaml", lenient=True)
+    spec = loaded.manifests[0].source["spec"]
+    assert spec["securityContext"] == {"runAsUser": 1}
+    assert spec["tolerations"] == [{"key": "b", "operator": "Exists"}]
+    assert spec["volumes"] == [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]
+    assert [warning.partition(": Kubernetes has it")[0] for warning in loaded.warnings] == [
+        "a.yaml:6: spec.securityContext.seccompProfile.localhostProfile",
+        "a.yaml:6: spec.securityContext.seccompProfile: type Localhost",
+        "a.yaml:7: spec.tolerations[2]: operator Lt",
+        "a.yaml:7: spec.tolerations[0]: operator Gt",
+        "a.yaml:8: spec.volumes[0].emptyDir.medium: HugePages-2Mi",
+    ]
+
+
+_HPA = """
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: a}
+spec:
+  maxReplicas: 3
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: a}
+  metrics: [METRIC]
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _HPA.replace("METRIC", "{type: Pods, pods: {metric: {name: m}}}"),
+        _HPA.replace("METRIC", "{type: External, external: {metric: {name: m}}}, {type: Object, object: {}}"),
+        _HPA.replace("METRIC", "{type: Resource, resource: {name: cpu, target: {type: Value, value: 3}}}"),
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: a}\nspec: {accessModes: [ReadWriteOnce], "
+        "volumeMode: Block, resources: {requests: {storage: 1Gi}}}\n",
+    ],
+)
+def test_lenient_leaves_out_an_object_that_a_refused_value_ruins(text: str) -> None:
+    loaded = load(f"{SMALL}---{text if text.startswith(chr(10)) else chr(10) + text}", "a.yaml", lenient=True)
+    assert [manifest.object.kind for manifest in loaded.manifests] == ["ConfigMap"]
+    assert all(warning.endswith("; this object is left out") for warning in loaded.warnings)
+
+
 def test_lenient_never_runs_a_pod_without_its_storage() -> None:
     text = """
 apiVersion: v1

@@ -71,6 +71,7 @@ KINDS: Final = frozenset(
 NEVER: Final = object()  # no value of the field is without meaning here
 MOOT: Final = object()  # every value is: it is about something that never happens here
 NAMED: Final = object()  # it says nothing beside a name, and makes none where that is missing
+WHOLE: Final = object()  # of a value: what holds the field says nothing without it, and is left out as a whole
 RUINS: Final = object()  # nor can the object run without it: leaving it out would change what it does to its data
 
 # Type → field → the value with which the field says nothing: what happens here anyway.
@@ -207,14 +208,14 @@ FIELDS["MetricTarget"] = {"value": RUINS}
 FIELDS["ClaimMeta"] = {**FIELDS["ObjectMeta"], "finalizers": ["kubernetes.io/pvc-protection"]}
 FIELDS["ClusterObjectMeta"] = FIELDS["PriorityClassMeta"] = FIELDS["ObjectMeta"]
 
-# Type → field → values that Kubernetes knows and sshoal doesn't.
-VALUES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
-    "SeccompProfile": {"type": ("Localhost",)},
-    "EmptyDirVolumeSource": {"medium": ("HugePages", "HugePages-2Mi", "HugePages-1Gi")},
-    "Toleration": {"operator": ("Lt", "Gt")},
-    "MetricSpec": {"type": ("External", "Object", "Pods")},
-    "MetricTarget": {"type": ("Value",)},
-    "PersistentVolumeClaimSpec": {"volumeMode": ("Block",)},
+# Type → field → (what is left out, values that Kubernetes knows and sshoal doesn't).
+VALUES: Final[dict[str, dict[str, tuple[Any, tuple[str, ...]]]]] = {
+    "SeccompProfile": {"type": (WHOLE, ("Localhost",))},
+    "EmptyDirVolumeSource": {"medium": (NEVER, ("HugePages", "HugePages-2Mi", "HugePages-1Gi"))},
+    "Toleration": {"operator": (WHOLE, ("Lt", "Gt"))},
+    "MetricSpec": {"type": (RUINS, ("External", "Object", "Pods"))},
+    "MetricTarget": {"type": (RUINS, ("Value",))},
+    "PersistentVolumeClaimSpec": {"volumeMode": (RUINS, ("Block",))},
 }
 
 # What the API server writes into an object. It describes another cluster, so it is left out with one note per object.
