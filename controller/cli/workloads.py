@@ -352,24 +352,44 @@ def tell_warnings(applied: Sequence[Applied]) -> None:
 
 
 def load_manifests(texts: Texts, lenient: bool, namespace: str) -> list[Manifest]:
-    """All manifests of the texts; notes go to standard error."""
+    """All manifests of the texts; notes go to standard error. Raises ManifestError, also when no text holds an object."""
     from controller.model import manifest
     from controller.model.errors import ManifestError
 
     manifests: list[Manifest] = []
-    problems: list[ManifestError] = []
+    failed: list[ManifestError] = []
+    noted = False
     for name, text in texts:
         try:
             loaded = manifest.load(text, name, lenient=lenient, namespace=namespace)
         except ManifestError as error:
-            problems += error.problems
+            failed.append(error)
             continue
         manifests += loaded.manifests
         for warning in loaded.warnings:
+            noted = True
             print(f"note: {warning}", file=sys.stderr)
-    if problems:
-        raise ManifestError.several(problems)
+    if failed:
+        raise _all_of(failed, [manifest.title(one.object) for one in manifests])
+    if not manifests and not noted:
+        names = [name for name, _ in texts[:3]] + ["…"] * (len(texts) > 3)
+        raise ManifestError(f"{', '.join(names)}: no objects in {'it' if len(texts) == 1 else 'them'}")
+    if not manifests:
+        print("note: nothing is left to do: every object was left out", file=sys.stderr)
     return manifests
+
+
+def _all_of(failed: Sequence[ManifestError], good: list[str]) -> ManifestError:
+    """One error for several files. `good`: the objects of those that are right."""
+    from controller.model.errors import ManifestError
+    from controller.model.manifest import lenient_hint
+
+    together = ManifestError.several([problem for error in failed for problem in error.problems])
+    together.hint = ""
+    runnable = [name for error in failed if error.runnable is not None for name in error.runnable]
+    if all(error.runnable is not None for error in failed):
+        together.hint = lenient_hint([*good, *runnable])
+    return together
 
 
 def read_texts(filenames: Sequence[str]) -> Texts:

@@ -60,9 +60,13 @@ class _PlacedError(UsageError):
 
 
 class ManifestError(_PlacedError):
-    """One or several problems of manifests. `problems` holds each of them; it is (self,) when there is one."""
+    """One or several problems of manifests. `problems` holds each of them; it is (self,) when there is one.
+
+    `runnable` names what --lenient would run instead; None: some problem is beyond it.
+    """
 
     problems: tuple[ManifestError, ...]
+    runnable: tuple[str, ...] | None = None
 
     def __init__(self, message: str, *, file: str = "", line: int = 0, field: str = "", hint: str = "") -> None:
         super().__init__(message, file=file, line=line, field=field, hint=hint)

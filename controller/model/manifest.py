@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ from controller.model.shape import NOT_YET, Problem, Shape, describe, drop_nulls
 from controller.model.yamlscan import Document, Path, scan
 
 MOST_PROBLEMS = 1000  # then reading stops, between two documents
-LENIENT_HINT = "--lenient would run "
+_MOST_NAMES = 20  # in a hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class _FileReader:
         ruined = any(problem.lenient != "without field" for problem in shape.problems)
         if shape.thing is None or ruined:
             return
-        self.runnable.append(f"{model.__name__} {shape.thing.metadata.name}")
+        self.runnable.append(title(shape.thing))
         source = copy.deepcopy(data) if document.has_aliases else data
         thing = shape.thing
         if model.namespaced and "namespace" not in source["metadata"] and self.namespace != DEFAULT_NAMESPACE:
@@ -180,8 +180,20 @@ class _FileReader:
 def _together(errors: list[ManifestError], reader: _FileReader) -> ManifestError:
     together = ManifestError.several(sorted(errors, key=lambda error: error.line or sys.maxsize))
     if not reader.hopeless and len(errors) == len(reader.errors):
-        together.hint = f"{LENIENT_HINT}{', '.join(reader.runnable) or 'nothing'} and leave out the rest"
+        together.runnable = tuple(reader.runnable)
+        together.hint = lenient_hint(reader.runnable)
     return together
+
+
+def lenient_hint(runnable: Sequence[str]) -> str:
+    """For errors that --lenient would take: what it would run, of all files."""
+    names = [*runnable[:_MOST_NAMES], *([f"{len(runnable) - _MOST_NAMES} more"] if len(runnable) > _MOST_NAMES else [])]
+    return f"--lenient would run {', '.join(names) or 'nothing'} and leave out the rest"
+
+
+def title(thing: Object) -> str:
+    """As hints name an object."""
+    return f"{thing.kind} {thing.metadata.name}"
 
 
 def _kind_problem(kind: str, version: str) -> tuple[str, str, bool] | None:

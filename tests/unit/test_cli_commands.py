@@ -86,6 +86,43 @@ def test_wrong_input_gets_one_clear_error_and_exit_code_2(
     assert "Traceback" not in err
 
 
+_SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+_CONFIG = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: NAME}\n"
+
+
+@pytest.mark.parametrize("command", ["diff", "plan", "delete"])
+def test_files_without_any_object_are_an_error(full: Shell, command: str) -> None:
+    (full.home / "empty.yaml").write_text("---\n# nothing\n")
+    (full.home / "items.yaml").write_text("apiVersion: v1\nkind: List\nitems: []\n")
+    assert full(command, "-f", "empty.yaml") == (2, "", "error: empty.yaml: no objects in it\n")
+    code, _, err = full(command, "-f", "empty.yaml", "-f", "items.yaml")
+    assert (code, err) == (2, "error: empty.yaml, items.yaml: no objects in them\n")
+
+
+def test_an_empty_file_among_others_is_none(full: Shell) -> None:
+    (full.home / "empty.yaml").write_text("")
+    (full.home / "config.yaml").write_text(_CONFIG.replace("NAME", "a"))
+    assert full("diff", "-f", "empty.yaml", "-f", "config.yaml")[0] == 1
+
+
+def test_lenient_says_that_nothing_is_left(full: Shell) -> None:
+    (full.home / "service.yaml").write_text(_SERVICE)
+    code, out, err = full("diff", "-f", "service.yaml", "--lenient")
+    assert (code, out) == (0, "")
+    assert err.splitlines()[-1] == "note: nothing is left to do: every object was left out"
+
+
+def test_the_hint_of_lenient_counts_all_files(full: Shell) -> None:
+    (full.home / "config.yaml").write_text(_CONFIG.replace("NAME", "a"))
+    (full.home / "mixed.yaml").write_text(f"{_SERVICE}---\n{_CONFIG.replace('NAME', 'b')}---\n{_SERVICE.replace('Service', 'Ingress')}")
+    code, _, err = full("diff", "-f", "mixed.yaml", "-f", "config.yaml")
+    assert code == 2
+    assert err.splitlines()[-1] == "  → --lenient would run ConfigMap a, ConfigMap b and leave out the rest"
+    (full.home / "service.yaml").write_text(_SERVICE)
+    (full.home / "wrong.yaml").write_text(_CONFIG.replace("NAME", "-"))
+    assert "--lenient would" not in full("diff", "-f", "service.yaml", "-f", "wrong.yaml")[2]
+
+
 def test_without_a_store_the_error_says_how_to_begin(shell: Shell) -> None:
     code, _, err = shell("get", "pods")
     assert code == 1 and "there is no store" in err and "sshoal init" in err

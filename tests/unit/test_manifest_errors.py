@@ -392,6 +392,14 @@ def test_a_hostile_file_of_unknown_fields_gets_a_bounded_number_of_hints() -> No
     assert sum("did you mean" in problem for problem in problems) == 50
 
 
+def test_many_objects_make_no_long_hint() -> None:
+    text = "---\n".join(json.dumps({**CONFIG_MAP, "metadata": {"name": f"c{n}", "finalizers": ["x"]}}) + "\n" for n in range(30))
+    with pytest.raises(ManifestError) as refused:
+        load(text, "a.yaml")
+    assert refused.value.runnable == tuple(f"ConfigMap c{n}" for n in range(30))
+    assert refused.value.hint.endswith("ConfigMap c18, ConfigMap c19, 10 more and leave out the rest")
+
+
 def test_reading_stops_between_documents_after_1000_problems() -> None:
     bad = json.dumps({**CONFIG_MAP, "immutable": 3})
     problems = problems_of("\n---\n".join([bad] * 3000))
