@@ -257,9 +257,15 @@ def _server_written(kind: str, data: dict[str, Any], document: Document, at: Pat
             if spec.get(name):
                 taken.append(f"spec.{name}")
                 document.remove(spec, name)
+    if kind == "PersistentVolumeClaim" and from_server:
+        taken += _bound(spec, annotations, document)
     if kind == "Job" and isinstance(spec, dict) and not spec.get("manualSelector"):
         taken += _generated_for_job(spec, document)
-    _token_volumes(data, document, at, shape)
+    for name, problem in _token_volumes(data, document, at):
+        if kind == "Pod" and from_server:
+            taken.append(f"volume {shown(name)[1:-1]}")
+        else:  # somebody's template asks for it
+            shape.problems.append(problem)
     _profile_annotations(data, document, at, shape)
     if kind == "Secret" and data.get("type") == "kubernetes.io/service-account-token":
         message = f"a service account's token: {NOT_YET} (--lenient leaves this object out)"
@@ -328,26 +334,41 @@ def _profile_annotations(data: dict[str, Any], document: Document, at: Path, sha
             document.remove(annotations, key)
 
 
-def _token_volumes(data: dict[str, Any], document: Document, at: Path, shape: Shape) -> None:
-    """A service account's token, mounted by the API server: nothing here would accept it, so pods run without."""
+def _bound(spec: Any, annotations: Any, document: Document) -> list[str]:
+    """Which volume of the other cluster a claim has got, and from whom."""
+    taken = []
+    if isinstance(annotations, dict):
+        for name in [key for key in annotations if str(key).startswith(unsupported.SERVER_CLAIM_ANNOTATIONS)]:
+            taken.append(f"annotation {shown(name)[1:-1]}")
+            document.remove(annotations, name)
+    if isinstance(spec, dict) and spec.get("volumeName"):
+        taken.append("spec.volumeName")
+        document.remove(spec, "volumeName")
+    return taken
+
+
+def _token_volumes(data: dict[str, Any], document: Document, at: Path) -> list[tuple[str, Problem]]:
+    """(name, problem) of a service account's token, mounted by the API server: nothing here would accept it, so pods run without."""
     path: Path = ("spec",) if data.get("kind") == "Pod" else ("spec", "template", "spec")
     spec: Any = data
     for step in path:
         spec = spec.get(step) if isinstance(spec, dict) else None
     volumes = spec.get("volumes") if isinstance(spec, dict) else None
+    found: list[tuple[str, Problem]] = []
     if not isinstance(volumes, list):
-        return
+        return found
     for index in reversed(range(len(volumes))):
         name = volumes[index].get("name") if isinstance(volumes[index], dict) else None
         if not isinstance(name, str) or not name.startswith("kube-api-access-"):
             continue
         here = (*path, "volumes", index)
         message = f"a service account's token: {NOT_YET} (--lenient runs without it)"
-        shape.problems.append(Problem(here, message, document.line_of((*at, *here)), "without field"))
+        found.append((name, Problem(here, message, document.line_of((*at, *here)), "without field")))
         document.remove(volumes, index)
         for containers in (spec.get("containers"), spec.get("initContainers")):
             for container in containers if isinstance(containers, list) else ():
                 _drop_mounts(container, name, document)
+    return found
 
 
 def _drop_mounts(container: Any, volume: str, document: Document) -> None:

@@ -13,6 +13,7 @@ from controller.model.yamlscan import Document, Path
 
 VERSIONS = {"HorizontalPodAutoscaler": "autoscaling/v1"}
 _CPU = "targetCPUUtilizationPercentage"
+_NEWER = tuple(f"autoscaling.alpha.kubernetes.io/{name}" for name in ("metrics", "behavior"))
 
 
 def renewed(data: dict[str, Any], document: Document, at: Path) -> list[Problem]:
@@ -20,10 +21,10 @@ def renewed(data: dict[str, Any], document: Document, at: Path) -> list[Problem]
     if VERSIONS.get(data["kind"]) != data["apiVersion"]:
         return []
     data["apiVersion"] = "autoscaling/v2"
+    problems = _newer_in_annotations(data, document, at)
     spec = data.get("spec")
     if not isinstance(spec, dict):
-        return []  # the model says so
-    problems = []
+        return problems  # the model says so
     for name in ("metrics", "behavior"):
         if name in spec:
             path = ("spec", name)
@@ -38,4 +39,17 @@ def renewed(data: dict[str, Any], document: Document, at: Path) -> list[Problem]
         elif percentage is not None and "metrics" not in spec:
             target = {"type": "Utilization", "averageUtilization": percentage}
             spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    return problems
+
+
+def _newer_in_annotations(data: dict[str, Any], document: Document, at: Path) -> list[Problem]:
+    """`kubectl get hpa.v1.autoscaling` shows there what autoscaling/v1 has no fields for."""
+    metadata = data.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+    problems = []
+    for key in _NEWER if isinstance(annotations, dict) else ():
+        if key in annotations:
+            path: Path = ("metadata", "annotations", key)
+            message = "is not read: write it as autoscaling/v2, which has fields for it"
+            problems.append(Problem(path, message, document.line_of((*at, *path))))
     return problems

@@ -298,6 +298,18 @@ def test_the_first_version_of_autoscalers_is_read_as_strictly(line: str, problem
     assert [str(one) for one in refused.value.problems] == [f"a.yaml:11: spec.{problem}"]
 
 
+@pytest.mark.parametrize("name", ["metrics", "behavior"])
+def test_what_the_first_version_of_autoscalers_keeps_in_annotations_is_not_lost_in_silence(name: str) -> None:
+    key = f"autoscaling.alpha.kubernetes.io/{name}"
+    text = _HPA.replace("v2", "v1").replace("  metrics: [METRIC]\n", "").replace("{name: a}\nspec", f"{{name: a, annotations: {{{key}: '[]'}}}}\nspec")
+    with pytest.raises(ManifestError) as refused:
+        load(text, "a.yaml")
+    told = f"metadata.annotations.{key}: is not read: write it as autoscaling/v2, which has fields for it"
+    assert str(refused.value) == f"a.yaml:4: {told}"
+    (note,) = load(text.replace(name, "conditions"), "a.yaml").warnings
+    assert note.endswith("left out what the API server wrote: annotation autoscaling.alpha.kubernetes.io/conditions")
+
+
 def test_kubectl_output_gets_one_list_of_what_is_not_supported_and_what_lenient_would_run() -> None:
     with pytest.raises(ManifestError) as refused:
         load(KUBECTL, "a.yaml")
@@ -306,8 +318,6 @@ def test_kubectl_output_gets_one_list_of_what_is_not_supported_and_what_lenient_
         "(--lenient leaves this object out)",
         "a.yaml:66: items[2].metadata.ownerReferences: belongs to ReplicaSet web-5d4f8c7b9: apply what made it instead "
         "(--lenient leaves this object out)",
-        "a.yaml:119: items[3].spec.volumes[0]: a service account's token: Kubernetes has it, "
-        "sshoal does not support it yet (--lenient runs without it)",
     ]
     assert refused.value.hint == "--lenient would run Deployment web, Pod lone and leave out the rest"
 
@@ -327,9 +337,7 @@ def test_lenient_runs_the_rest_and_warns_of_each_thing_left_out() -> None:
         "a.yaml:66: items[2].metadata.ownerReferences: belongs to ReplicaSet web-5d4f8c7b9: apply what made it "
         "instead; this object is left out",
         "a.yaml:79: items[3]: left out what the API server wrote: status, metadata.resourceVersion, metadata.uid, "
-        "spec.nodeName",
-        "a.yaml:119: items[3].spec.volumes[0]: a service account's token: Kubernetes has it, "
-        "sshoal does not support it yet; left out",
+        "spec.nodeName, volume kube-api-access-x7x8z",
     )
     pod = loaded.manifests[1].object
     assert isinstance(pod, Pod)
@@ -342,6 +350,41 @@ def test_what_only_an_api_server_writes_is_a_note_and_no_error() -> None:
     loaded = load(text, "a.yaml")
     assert loaded.manifests[0].source["metadata"] == {"name": "a"}
     assert loaded.warnings == ("a.yaml:1: left out what the API server wrote: metadata.managedFields, metadata.uid",)
+
+
+def test_what_a_claim_of_kubectl_got_from_its_cluster_is_left_out() -> None:
+    text = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: data
+  annotations: {pv.kubernetes.io/bind-completed: "yes", volume.kubernetes.io/storage-provisioner: x, own: y}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}, volumeName: pvc-1}
+"""
+    (mine,) = load(text, "a.yaml").manifests
+    assert mine.source["spec"]["volumeName"] == "pvc-1"
+    loaded = load(text.replace("name: data", "name: data\n  uid: x"), "a.yaml")
+    assert loaded.manifests[0].source["metadata"] == {"name": "data", "annotations": {"own": "y"}}
+    assert "volumeName" not in loaded.manifests[0].source["spec"]
+    (note,) = loaded.warnings
+    assert note.endswith(
+        ": metadata.uid, annotation pv.kubernetes.io/bind-completed, "
+        "annotation volume.kubernetes.io/storage-provisioner, spec.volumeName"
+    )
+
+
+def test_a_token_that_somebody_asks_for_is_refused() -> None:
+    text = """
+apiVersion: v1
+kind: Pod
+metadata: {name: a}
+spec:
+  containers: [{name: c, image: "i:1", volumeMounts: [{name: kube-api-access-x, mountPath: /t}]}]
+  volumes: [{name: kube-api-access-x, projected: {sources: [{serviceAccountToken: {path: t}}]}}]
+"""
+    with pytest.raises(ManifestError, match="a service account's token"):
+        load(text, "a.yaml")
+    assert load(text.replace("name: a}", "name: a, uid: x}"), "a.yaml").manifests[0].source["spec"]["volumes"] == []
 
 
 def test_a_namespace_of_kubectl_loads() -> None:

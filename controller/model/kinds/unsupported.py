@@ -79,7 +79,6 @@ RUINS: Final = object()  # nor can the object run without it: leaving it out wou
 FIELDS: Final[dict[str, dict[str, Any]]] = {
     "ObjectMeta": {
         "generateName": NAMED,
-        "deletionGracePeriodSeconds": NEVER,
         "finalizers": NEVER,
     },
     "TemplateMeta": dict.fromkeys(
@@ -221,6 +220,7 @@ VALUES: Final[dict[str, dict[str, tuple[Any, tuple[str, ...]]]]] = {
 # What the API server writes into an object. It describes another cluster, so it is left out with one note per object.
 SERVER_METADATA: Final = (
     "creationTimestamp",
+    "deletionGracePeriodSeconds",
     "deletionTimestamp",
     "generation",
     "managedFields",
@@ -235,10 +235,15 @@ SERVER_JOB_LABELS: Final = (
     "job-name",
 )
 SERVER_ANNOTATIONS: Final = (
+    "autoscaling.alpha.kubernetes.io/conditions",
+    "autoscaling.alpha.kubernetes.io/current-metrics",
     "batch.kubernetes.io/job-tracking",
+    "deprecated.daemonset.template.generation",
     "deployment.kubernetes.io/desired-replicas",
     "deployment.kubernetes.io/max-replicas",
     "deployment.kubernetes.io/revision",
     "deployment.kubernetes.io/revision-history",
     "kubectl.kubernetes.io/last-applied-configuration",
 )
+# Of a claim that is bound: they name its volume, and who made it.
+SERVER_CLAIM_ANNOTATIONS: Final = ("pv.kubernetes.io/", "volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/")
