@@ -182,6 +182,10 @@ POD_TABLE: list[tuple[str, Any, str]] = [
     (f"{C}/ports/0", {"containerPort": 1, "hostIP": "here"}, f"{AT}.ports[0].hostIP: 'here' is not an IP address"),
     (f"{C}/ports", [{"containerPort": 1, "hostPort": 9}, {"containerPort": 2, "hostPort": 9}], f"{AT}.ports[1].hostPort: 9 is taken by {AT}.ports[0].hostPort"),
     (f"{C}/ports", [{"containerPort": 1, "name": "a"}, {"containerPort": 2, "name": "a"}], f"{AT}.ports[1].name: 'a' is there twice: also {AT}.ports[0].name"),
+    (f"{C}/ports/0", {"containerPort": 1, "hostPort": -1}, f"{AT}.ports[0].hostPort: must be a port: 1–65535"),
+    ("spec/initContainers/0", {"name": "i", "image": "i", "ports": [{"containerPort": 1, "hostPort": 9}, {"containerPort": 2, "hostPort": 9}]}, "spec.initContainers[0].ports[1].hostPort: 9 is taken by spec.initContainers[0].ports[0].hostPort"),
+    ("spec", {"initContainers": [{"name": "s", "image": "i", "restartPolicy": "Always", "ports": [{"containerPort": 1, "hostPort": 9}]}], "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 1, "hostPort": 9}]}]}, f"{AT}.ports[0].hostPort: 9 is taken by spec.initContainers[0].ports[0].hostPort"),
+    ("spec", {"hostNetwork": True, "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 1}, {"containerPort": 1, "protocol": "UDP"}]}, {"name": "d", "image": "i", "ports": [{"containerPort": 1}]}]}, f"spec.containers[1].ports[0].containerPort: 1 is taken by {AT}.ports[0].containerPort"),
     ("spec", {"hostNetwork": True, "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 1, "hostPort": 2}]}]}, f"{AT}.ports[0].hostPort: must equal containerPort (1) when hostNetwork is true"),
     # environment
     (f"{C}/env/0", {"name": "A=B"}, f"{AT}.env[0].name: 'A=B' must be printable ASCII characters without '='"),

@@ -205,6 +205,23 @@ spec:
     assert manifest.object.spec.template.spec.containers[0].ports[0].container_port == 80
 
 
+def test_init_containers_may_use_the_ports_of_others_and_0_is_no_port_of_the_host() -> None:
+    text = """
+apiVersion: v1
+kind: Pod
+metadata: {name: a}
+spec:
+  initContainers:
+    - {name: i, image: "i:1", ports: [{containerPort: 1, hostPort: 9}]}
+    - {name: j, image: "i:1", ports: [{containerPort: 1, hostPort: 9}]}
+  containers:
+    - {name: c, image: "i:1", ports: [{containerPort: 1, hostPort: 9}, {containerPort: 2, hostPort: 0}, {containerPort: 3, hostPort: 0}]}
+"""
+    pod = load(text, "a.yaml").manifests[0].object
+    assert isinstance(pod, Pod)
+    assert [port.host_port for port in pod.spec.containers[0].ports] == [9, None, None]
+
+
 def test_objects_made_from_one_anchor_do_not_share_their_source() -> None:
     text = """
 apiVersion: v1

@@ -226,17 +226,23 @@ def _dns(spec: PodSpec, at: Path) -> Iterator[Problem]:
 
 
 def _host_ports(every: list[tuple[Path, Container]], *, host_network: bool) -> Iterator[Problem]:
-    taken: dict[tuple[str, str, int], Path] = {}
+    """Init containers end before others begin: one by itself may use what another has. Sidecars stay."""
+    together: dict[tuple[str, str, int], Path] = {}
     for at, container in every:
+        ends = "initContainers" in at and container.restart_policy is None
+        taken = {} if ends else together
         for index, port in enumerate(container.ports):
             here = (*at, "ports", index, "hostPort")
             if host_network and port.host_port not in (None, port.container_port):
                 yield here, f"must equal containerPort ({port.container_port}) when hostNetwork is true"
             if port.host_port is None:
+                here = (*at, "ports", index, "containerPort")
+            number = port.host_port or (port.container_port if host_network else None)
+            if number is None:
                 continue
-            key = (port.host_ip, port.protocol, port.host_port)
+            key = (port.host_ip, port.protocol, number)
             if key in taken:
-                yield here, f"{port.host_port} is taken by {show(taken[key])}"
+                yield here, f"{number} is taken by {show(taken[key])}"
             taken.setdefault(key, here)
 
 
