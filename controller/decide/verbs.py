@@ -37,6 +37,7 @@ CHANGE_CAUSE = "kubernetes.io/change-cause"
 RESTARTED_AT = "sshoal.dev/restartedAt"
 CONFIG_HASH = "sshoal.dev/config-hash"  # of a template, where a changed config map restarts pods
 _PREEMPTS = "PreemptLowerPriority"  # what a priority class without a policy does
+_OPAQUE = "Opaque"  # the type of a secret that names none
 AUTO_ROLLBACK = "sshoal.dev/auto-rollback"
 
 _Rolled = TypeVar("_Rolled", bound="Deployment | DaemonSet | StatefulSet")
@@ -443,6 +444,10 @@ def _declared(meta: Meta, present: Record | None, manifest: Manifest, secret_has
             if present.source.get(name, _PREEMPTS) != source.get(name, _PREEMPTS):
                 hint = "give the new class another name"
                 raise ManifestError(f"the {name} of a priority class cannot be changed", field=name, hint=hint)
+        if meta.kind == "Secret" and (present.source.get("type") or _OPAQUE) != (source.get("type") or _OPAQUE):
+            raise ManifestError(
+                "the type of a secret cannot be changed", field="type", hint="delete it first, or give the new one another name"
+            )
         if present.source.get("immutable"):
             _refuse_immutable(meta, source, digest != present.hash)
         return replace(present, meta=meta, source=source, hash=digest)

@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-_MACROS = {
+MACROS = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
     "@monthly": "0 0 1 * *",
@@ -100,9 +100,9 @@ def parse_schedule(text: str, zone: str = "") -> Schedule:
     """A schedule in a time zone of the IANA database; "" is UTC. ValueError completes a sentence that begins with the field's path."""
     if text.startswith(("TZ=", "CRON_TZ=")):
         raise ValueError("may not hold a time zone: use spec.timeZone")
-    words = _MACROS.get(text.strip().lower(), text).split()
+    words = MACROS.get(text.strip().lower(), text).split()
     if len(words) != len(_FIELDS):
-        known = ", ".join(_MACROS)
+        known = ", ".join(MACROS)
         raise ValueError(f"must have five fields (minute hour day month weekday) or be one of {known}")
     minutes, hours, days, months, weekdays = (
         _values(word.lower(), field) for word, field in zip(words, _FIELDS, strict=True)

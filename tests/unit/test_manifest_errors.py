@@ -229,7 +229,14 @@ POD_TABLE: list[tuple[str, Any, str]] = [
     (f"{C}/securityContext/seLinuxOptions", {"level": "s0"}, f"{AT}.securityContext.seLinuxOptions: {NOT_YET} (--lenient runs without it)"),
     ("spec/securityContext", {"sysctls": [{"name": "a b", "value": "1"}]}, "spec.securityContext.sysctls[0].name: holds characters that are not allowed here"),
     ("spec/securityContext", {"sysctls": [{"name": "net.a", "value": "1"}, {"name": "net.a", "value": "2"}]}, "spec.securityContext.sysctls[1].name: 'net.a' is there twice: also spec.securityContext.sysctls[0].name"),
+    ("spec", {"hostNetwork": True, "containers": [{"name": "c", "image": "i"}], "securityContext": {"sysctls": [{"name": "net/core/somaxconn", "value": "1"}]}}, "spec.securityContext.sysctls[0].name: may not be set when hostNetwork is true: it would be the node's"),
+    ("spec", {"hostIPC": True, "containers": [{"name": "c", "image": "i"}], "securityContext": {"sysctls": [{"name": "kernel.sem", "value": "1"}]}}, "spec.securityContext.sysctls[0].name: may not be set when hostIPC is true: it would be the node's"),
+    (f"{C}/lifecycle", {"stopSignal": "SIGFOO"}, f"{AT}.lifecycle.stopSignal: 'SIGFOO' is no signal, such as SIGTERM or SIGUSR1"),
+    (f"{C}/lifecycle", {"stopSignal": "SIGRTMIN+16"}, f"{AT}.lifecycle.stopSignal: 'SIGRTMIN+16' is no signal, such as SIGTERM or SIGUSR1"),
+    ("spec/priorityClassName", "A_b", f"spec.priorityClassName: 'A_b' {NAME_RULE}"),
     # volumes
+    ("spec/volumes/0", {"name": "v", "configMap": {"name": "a", "items": [{"key": "k", "path": "..x"}]}}, "spec.volumes[0].configMap.items[0].path: may not begin with '..'"),
+    ("spec/volumes/0", {"name": "v", "downwardAPI": {"items": [{"path": "..x", "fieldRef": {"fieldPath": "metadata.name"}}]}}, "spec.volumes[0].downwardAPI.items[0].path: may not begin with '..'"),
     (f"{C}/volumeMounts/0", {"name": "v", "mountPath": "/a"}, f"{AT}.volumeMounts[0].name: 'v' is no volume of this pod: it has none"),
     ("spec", {"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "dat", "mountPath": "/a"}]}], "volumes": [{"name": "data"}]}, f"{AT}.volumeMounts[0].name: 'dat' is no volume of this pod: there are data"),
     ("spec", {"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "a"}]}], "volumes": [{"name": "v"}]}, f"{AT}.volumeMounts[0].mountPath: must begin with '/'"),
@@ -333,6 +340,7 @@ CONFIG_TABLE: list[tuple[dict[str, Any], str, Any, str]] = [
     (CONFIG_MAP, "spec", {}, "spec: unknown field 'spec': there are apiVersion, binaryData, data, immutable, kind, metadata"),
     (SECRET, "data", {"a": "hunter2"}, "data.a: is not base64; plain text belongs in stringData"),
     (SECRET, "data", {"a": ["hunter2"]}, "data.a: must be a text, not a list"),
+    (SECRET, "type", "kubernetes.io/basic-auth", "data: must hold username or password for type kubernetes.io/basic-auth"),
     (SECRET, "type", "kubernetes.io/tls", "data: must hold tls.crt for type kubernetes.io/tls"),
     (SECRET, "type", "kubernetes.io/dockerconfigjson", "data: must hold .dockerconfigjson for type kubernetes.io/dockerconfigjson"),
 ]  # fmt: skip
@@ -353,6 +361,63 @@ def test_a_pod_of_more_containers_than_an_agent_takes_is_refused_with_its_manife
         json.dumps(with_field(most, f"spec/{kind}/{len(most['spec'][kind])}", own[0] | {"name": "z"}))
     )
     assert problem.endswith(f"spec.{kind}: may be 64 at most, init containers included, not 65")
+
+
+JOB: dict[str, Any] = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"name": "a"},
+    "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i:1"}]}}},
+}
+RULES = "spec/podFailurePolicy/rules"
+SHOWN_RULES = "spec.podFailurePolicy.rules"
+COUNT_1 = {"action": "Count", "onExitCodes": {"operator": "In", "values": [1]}}
+JOB_TABLE: list[tuple[str, Any, str]] = [
+    (RULES, [COUNT_1] * 21, f"{SHOWN_RULES}: must be at most 20 rules"),
+    (f"{RULES}/0", {"action": "Count", "onExitCodes": {"operator": "In", "values": [3, 1]}}, f"{SHOWN_RULES}[0].onExitCodes.values: must be in rising order"),
+    (f"{RULES}/0", {"action": "Count", "onExitCodes": {"operator": "In", "values": [*range(1, 257)]}}, f"{SHOWN_RULES}[0].onExitCodes.values: must be at most 255 numbers"),
+    (f"{RULES}/0", {"action": "Count", "onPodConditions": [{"type": f"T{n}"} for n in range(21)]}, f"{SHOWN_RULES}[0].onPodConditions: must be at most 20 conditions"),
+    ("spec", {**JOB["spec"], "completionMode": "Indexed", "completions": 10, "parallelism": 100001}, "spec.parallelism: must be at most 100000 when completionMode is Indexed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value", "message"), JOB_TABLE)
+def test_bad_job(path: str, value: Any, message: str) -> None:
+    assert problems_of(json.dumps(with_field(JOB, path, value))) == [f"a.yaml:1: {message}"]
+
+
+@pytest.mark.parametrize("schedule", ["@HOURLY", " @daily", "@daily "])
+def test_macros_of_cron_are_written_as_kubernetes_knows_them(schedule: str) -> None:
+    spec = {"schedule": schedule, "jobTemplate": {"spec": JOB["spec"]}}
+    (problem,) = problems_of(json.dumps({**JOB, "kind": "CronJob", "spec": spec}))
+    assert problem.startswith("a.yaml:1: spec.schedule: must have five fields")
+
+
+NOTHING = "is nothing that a quota counts: pods, requests.cpu, limits.memory, count/jobs.batch, …"
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "message"),
+    [
+        ("pods", "1.5", "must be a whole number, not 1.5"),
+        ("count/jobs.batch", "500m", "must be a whole number, not 500m"),
+        ("persistentvolumeclaims", "1.5", "must be a whole number, not 1.5"),
+        ("limits.foo", "1", NOTHING),
+        ("requests.foo", "1", NOTHING),
+        ("count/", "1", NOTHING),
+        ("requests.cpu", "1.5", ""),
+        ("requests.nvidia.com/gpu", "1", ""),
+        ("requests.hugepages-2Mi", "1Gi", ""),
+        ("count/widgets.example.com", "3", ""),
+        ("pods", "1k", ""),
+    ],
+)
+def test_what_a_quota_counts(name: str, amount: str, message: str) -> None:
+    text = json.dumps({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "a"}, "spec": {"hard": {name: amount}}})
+    if message:
+        assert problems_of(text) == [f"a.yaml:1: spec.hard.{name}: {message}"]
+    else:
+        assert load(text, "a.yaml").warnings == ()
 
 
 def test_pull_credentials_must_be_json() -> None:

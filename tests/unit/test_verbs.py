@@ -188,6 +188,16 @@ def test_the_hash_of_a_config_map_is_that_of_its_content() -> None:
     assert first.hash != second.hash
 
 
+def test_the_type_of_a_secret_stays() -> None:
+    text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nTYPE\nstringData: {k: v}\n"
+    before = applied(world(), text.replace("TYPE", "type: example.com/x"))
+    assert only(before, text.replace("TYPE", "type: example.com/x")).outcome == "unchanged"
+    with pytest.raises(ManifestError, match="type of a secret cannot be changed"):
+        apply(before, text.replace("TYPE", "type: Opaque"))
+    plain = applied(world(), text.replace("TYPE", ""))
+    assert only(plain, text.replace("TYPE", "type: Opaque")).outcome == "configured"
+
+
 def test_a_secrets_record_holds_the_names_of_its_values_only() -> None:
     """stringData wins over data, as in Kubernetes."""
     text = "apiVersion: v1\nkind: Secret\nmetadata: {name: login}\ndata: {a: Zmlyc3Q=, b: Zmlyc3Q=}\nstringData: {a: canary}\n"

@@ -198,6 +198,8 @@ def _pod_spec(spec: PodSpec, at: Path, claims: frozenset[str] = frozenset()) -> 
     yield from _unique(((*at, "schedulingGates", i, "name"), gate.name) for i, gate in enumerate(spec.scheduling_gates))
     if spec.scheduling_gates and spec.node_name:
         yield (*at, "nodeName"), "may not be set together with schedulingGates"
+    if spec.priority_class_name:
+        yield from _subdomain(spec.priority_class_name, (*at, "priorityClassName"))
     for index, alias in enumerate(spec.host_aliases):
         yield from _ip(alias.ip, (*at, "hostAliases", index, "ip"))
     yield from _dns(spec, (*at, "dnsConfig"))
@@ -205,9 +207,18 @@ def _pod_spec(spec: PodSpec, at: Path, claims: frozenset[str] = frozenset()) -> 
         yield (*at, "shareProcessNamespace"), "may not be true when hostPID is true"
     if spec.dns_policy == "None" and not spec.dns_config.nameservers:
         yield (*at, "dnsConfig", "nameservers"), "must name one server at least when dnsPolicy is None"
-    yield from _unique(
-        ((*at, "securityContext", "sysctls", i, "name"), s.name) for i, s in enumerate(spec.security_context.sysctls)
-    )
+    yield from _sysctls(spec, (*at, "securityContext", "sysctls"))
+
+
+def _sysctls(spec: PodSpec, at: Path) -> Iterator[Problem]:
+    sysctls = spec.security_context.sysctls
+    yield from _unique(((*at, index, "name"), sysctl.name) for index, sysctl in enumerate(sysctls))
+    for index, sysctl in enumerate(sysctls):
+        name = sysctl.name.replace("/", ".")
+        if spec.host_network and name.startswith("net."):
+            yield (*at, index, "name"), "may not be set when hostNetwork is true: it would be the node's"
+        if spec.host_ipc and (name == "kernel.sem" or name.startswith(("kernel.shm", "kernel.msg", "fs.mqueue."))):
+            yield (*at, index, "name"), "may not be set when hostIPC is true: it would be the node's"
 
 
 def _dns(spec: PodSpec, at: Path) -> Iterator[Problem]:
@@ -281,11 +292,24 @@ def _container(container: Container, at: Path, spec: PodSpec, volumes: set[str],
     readiness = container.readiness_probe
     if readiness is not None and readiness.termination_grace_period_seconds is not None:
         yield (*at, "readinessProbe", "terminationGracePeriodSeconds"), "may not be set: this probe kills nothing"
+    signal = container.lifecycle.stop_signal
+    if signal is not None and signal not in _SIGNALS:
+        yield (*at, "lifecycle", "stopSignal"), f"{shown(signal)} is no signal, such as SIGTERM or SIGUSR1"
     for name, handler in (("postStart", container.lifecycle.post_start), ("preStop", container.lifecycle.pre_stop)):
         if handler is not None:
             yield from _hook(handler, (*at, "lifecycle", name), container, spec)
 
 
+# As core/v1 lists them: what is none would only be told by the runtime, when a container is to stop.
+_SIGNALS = frozenset(
+    f"SIG{name}"
+    for name in (
+        *"ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS TERM".split(),
+        *"TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX".split(),
+        *(f"RTMIN+{number}" for number in range(1, 16)),
+        *(f"RTMAX-{number}" for number in range(1, 15)),
+    )
+)
 _SNAKE = {
     "livenessProbe": "liveness_probe",
     "readinessProbe": "readiness_probe",
@@ -431,10 +455,7 @@ def _volume(volume: Volume, at: Path, spec: PodSpec) -> Iterator[Problem]:
         if not path.startswith("/") or ".." in path.split("/") or ":" in path:
             yield (*at, "hostPath", "path"), "must begin with '/' and may not hold '..' or ':'"
     if volume.persistent_volume_claim:
-        try:
-            check_dns_subdomain(volume.persistent_volume_claim.claim_name)
-        except ValueError as error:
-            yield (*at, "persistentVolumeClaim", "claimName"), str(error)
+        yield from _subdomain(volume.persistent_volume_claim.claim_name, (*at, "persistentVolumeClaim", "claimName"))
     if volume.downward_api:
         yield from _downward(volume.downward_api.items, (*at, "downwardAPI", "items"), spec)
     if volume.projected:
@@ -452,13 +473,13 @@ def _volume(volume: Volume, at: Path, spec: PodSpec) -> Iterator[Problem]:
 def _key_paths(items: tuple[KeyToPath, ...], at: Path) -> Iterator[Problem]:
     yield from _unique(((*at, index, "path"), item.path) for index, item in enumerate(items))
     for index, item in enumerate(items):
-        yield from _relative(item.path, (*at, index, "path"))
+        yield from _file(item.path, (*at, index, "path"))
 
 
 def _downward(items: tuple[DownwardAPIVolumeFile, ...], at: Path, spec: PodSpec) -> Iterator[Problem]:
     yield from _unique(((*at, index, "path"), item.path) for index, item in enumerate(items))
     for index, item in enumerate(items):
-        yield from _relative(item.path, (*at, index, "path"))
+        yield from _file(item.path, (*at, index, "path"))
         yield from _one_of(item, (*at, index), ("fieldRef", "resourceFieldRef"))
         if item.field_ref and not _VOLUME_FIELDS.fullmatch(item.field_ref.field_path):
             yield (
@@ -498,6 +519,8 @@ def _secret(secret: Secret) -> Iterator[Problem]:
     contents = secret.contents()
     if sum(map(len, contents.values())) > LARGEST_CONFIG_BYTES:
         yield ("data",), "is larger than 1 MiB together"
+    if secret.type == "kubernetes.io/basic-auth" and not {"username", "password"} & contents.keys():
+        yield ("data",), f"must hold username or password for type {secret.type}"
     for key in _KEYS_OF_SECRET_TYPE.get(secret.type, ()):
         if key not in contents:
             yield ("data",), f"must hold {key} for type {secret.type}"
@@ -547,6 +570,20 @@ def _unique(values: Iterable[tuple[Path, str | None]]) -> Iterator[Problem]:
 def _relative(path: str, at: Path) -> Iterator[Problem]:
     if not path or path.startswith("/") or ".." in path.split("/"):
         yield at, "must be a relative path without '..'"
+
+
+def _subdomain(name: str, at: Path) -> Iterator[Problem]:
+    try:
+        check_dns_subdomain(name)
+    except ValueError as error:
+        yield at, str(error)
+
+
+def _file(path: str, at: Path) -> Iterator[Problem]:
+    """Of a volume that is written as a whole: names that begin with '..' are its own, as in Kubernetes."""
+    yield from _relative(path, at)
+    if path.startswith("..") and ".." not in path.split("/"):
+        yield at, "may not begin with '..'"
 
 
 def _ip(address: str, at: Path) -> Iterator[Problem]:

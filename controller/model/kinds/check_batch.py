@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from controller.model.cron import find_zone, parse_schedule
+from controller.model.cron import MACROS, find_zone, parse_schedule
 from controller.model.indexes import parse_indexes
 from controller.model.kinds.batch import CronJob, CronJobSpec, Job, JobSpec, PodFailurePolicyRule
 from controller.model.kinds.pod import PodSpec
@@ -21,6 +21,9 @@ CheckPodSpec = Callable[[PodSpec, Path], Iterator[Problem]]
 _INDEXES_MAX = 100_000
 _INDEXES = re.compile(r"[0-9]{1,6}(?:-[0-9]{1,6})?(?:,[0-9]{1,6}(?:-[0-9]{1,6})?)*")
 _SUCCESS_RULES_MAX = 20
+_FAILURE_RULES_MAX = 20
+_EXIT_CODES_MAX = 255
+_CONDITIONS_MAX = 20
 _NAME_MAX = 63  # its pods carry the name in a label
 _CRON_NAME_MAX = 52  # its Jobs have eleven characters more
 
@@ -48,6 +51,8 @@ def job_problems(spec: JobSpec, at: Path, check_pod_spec: CheckPodSpec) -> Itera
         yield (*at, "completions"), "is required when completionMode is Indexed"
     if indexed and (spec.completions or 0) > _INDEXES_MAX:
         yield (*at, "completions"), f"must be at most {_INDEXES_MAX} when completionMode is Indexed"
+    if indexed and (spec.parallelism or 0) > _INDEXES_MAX:
+        yield (*at, "parallelism"), f"must be at most {_INDEXES_MAX} when completionMode is Indexed"
     if spec.backoff_limit_per_index is not None:
         if not indexed:
             yield (*at, "backoffLimitPerIndex"), "may only be set when completionMode is Indexed"
@@ -94,6 +99,8 @@ def _success_policy(spec: JobSpec, at: Path) -> Iterator[Problem]:
 
 def _cron_job(spec: CronJobSpec) -> Iterator[Problem]:
     try:
+        if spec.schedule.strip().startswith("@") and spec.schedule not in MACROS:
+            raise ValueError(f"must have five fields (minute hour day month weekday) or be one of {', '.join(MACROS)}")
         parse_schedule(spec.schedule)
     except ValueError as error:
         yield ("spec", "schedule"), str(error)
@@ -116,6 +123,8 @@ def _failure_policy(spec: JobSpec, at: Path) -> Iterator[Problem]:
         yield (*at, "podReplacementPolicy"), "must be Failed when podFailurePolicy is set"
     pod = spec.template.spec
     containers = {container.name for container in (*pod.containers, *pod.init_containers)}
+    if len(spec.pod_failure_policy.rules) > _FAILURE_RULES_MAX:
+        yield (*here, "rules"), f"must be at most {_FAILURE_RULES_MAX} rules"
     for index, rule in enumerate(spec.pod_failure_policy.rules):
         yield from _rule(rule, (*here, "rules", index), containers)
         if rule.action == "FailIndex" and spec.backoff_limit_per_index is None:
@@ -126,6 +135,8 @@ def _rule(rule: PodFailurePolicyRule, at: Path, containers: set[str]) -> Iterato
     codes = rule.on_exit_codes
     if (codes is None) == (not rule.on_pod_conditions):
         yield at, "needs one of onExitCodes and onPodConditions"
+    if len(rule.on_pod_conditions) > _CONDITIONS_MAX:
+        yield (*at, "onPodConditions"), f"must be at most {_CONDITIONS_MAX} conditions"
     if codes is None:
         return
     if not codes.values:
@@ -134,5 +145,9 @@ def _rule(rule: PodFailurePolicyRule, at: Path, containers: set[str]) -> Iterato
         yield (*at, "onExitCodes", "values"), "may not hold 0 with In: no failed container has it"
     if len(set(codes.values)) != len(codes.values):
         yield (*at, "onExitCodes", "values"), "may not hold a number twice"
+    elif list(codes.values) != sorted(codes.values):
+        yield (*at, "onExitCodes", "values"), "must be in rising order"
+    if len(codes.values) > _EXIT_CODES_MAX:
+        yield (*at, "onExitCodes", "values"), f"must be at most {_EXIT_CODES_MAX} numbers"
     if codes.container_name is not None and codes.container_name not in containers:
         yield (*at, "onExitCodes", "containerName"), f"{codes.container_name} is no container of this pod"

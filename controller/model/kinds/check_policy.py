@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from controller.model.kinds.meta import check_label_key
 from controller.model.kinds.policy import (
+    CLAIMED,
     COMPUTE,
+    COUNTED,
     LEVELS,
     MODES,
+    NEVER_USED,
     PREFIX,
     VERSION,
     LimitRange,
@@ -50,8 +54,30 @@ def policy_problems(thing: ResourceQuota | LimitRange) -> Iterator[Problem]:
         yield from _limits(item, at)
 
 
+# Behind these prefixes Kubernetes has resources that are none of ours; without a '/' only huge pages.
+_PREFIXES = ("count/", "requests.", "limits.")
+
+
+def _hard(name: str, amount: str) -> Iterator[Problem]:
+    at: Path = ("spec", "hard", name)
+    if name.startswith(_PREFIXES) and name not in COMPUTE and name not in COUNTED and name not in CLAIMED:
+        try:
+            check_label_key(name)
+            unknown = "/" not in name and not name.startswith("requests.hugepages-")
+        except ValueError:
+            unknown = True
+        if unknown:
+            yield at, "is nothing that a quota counts: pods, requests.cpu, limits.memory, count/jobs.batch, …"
+            return
+    counted = name in ("pods", *COUNTED, *NEVER_USED, CLAIMED[0]) or name.startswith("count/")
+    if counted and exact(amount) % 1:
+        yield at, f"must be a whole number, not {amount}"
+
+
 def _quota(quota: ResourceQuota) -> Iterator[Problem]:
     spec = quota.spec
+    for name, amount in spec.hard.items():
+        yield from _hard(name, amount)
     names = [item.scope_name for item in spec.requirements]
     for one, other in _OPPOSITES:
         if one in names and other in names:

@@ -53,7 +53,7 @@ COUNTED: dict[str, str] = {
 CLAIMED = ("persistentvolumeclaims", "count/persistentvolumeclaims", "requests.storage")
 OF_CLASS = ".storageclass.storage.k8s.io/"
 # Kubernetes' own names of things that there are none of here yet: any number of them is more than is used.
-_NEVER_USED = (
+NEVER_USED = (
     "replicationcontrollers",
     "services",
     "services.loadbalancers",
@@ -62,7 +62,7 @@ _NEVER_USED = (
 
 
 def _check_hard(name: str) -> str:
-    known = name == "pods" or name in COMPUTE or name in COUNTED or name in _NEVER_USED or name in CLAIMED
+    known = name == "pods" or name in COMPUTE or name in COUNTED or name in NEVER_USED or name in CLAIMED
     known = known or name.partition(OF_CLASS)[2] in ("requests.storage", "persistentvolumeclaims")
     foreign = name.startswith(("count/", "requests.", "limits.", "hugepages-"))
     if not known and not foreign:
