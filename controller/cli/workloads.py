@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from controller.cli.wiring import Wiring
     from controller.decide.verbs import Applied
     from controller.model.cluster import World
+    from controller.model.errors import ManifestError
     from controller.model.manifest import Manifest
     from controller.model.plan import Change
 

@@ -446,7 +446,9 @@ def _declared(meta: Meta, present: Record | None, manifest: Manifest, secret_has
                 raise ManifestError(f"the {name} of a priority class cannot be changed", field=name, hint=hint)
         if meta.kind == "Secret" and (present.source.get("type") or _OPAQUE) != (source.get("type") or _OPAQUE):
             raise ManifestError(
-                "the type of a secret cannot be changed", field="type", hint="delete it first, or give the new one another name"
+                "the type of a secret cannot be changed",
+                field="type",
+                hint="delete it first, or give the new one another name",
             )
         if present.source.get("immutable"):
             _refuse_immutable(meta, source, digest != present.hash)

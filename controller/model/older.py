@@ -47,9 +47,8 @@ def _newer_in_annotations(data: dict[str, Any], document: Document, at: Path) ->
     metadata = data.get("metadata")
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
     problems = []
-    for key in _NEWER if isinstance(annotations, dict) else ():
-        if key in annotations:
-            path: Path = ("metadata", "annotations", key)
-            message = "is not read: write it as autoscaling/v2, which has fields for it"
-            problems.append(Problem(path, message, document.line_of((*at, *path))))
+    for key in [key for key in _NEWER if key in annotations] if isinstance(annotations, dict) else ():
+        path: Path = ("metadata", "annotations", key)
+        message = "is not read: write it as autoscaling/v2, which has fields for it"
+        problems.append(Problem(path, message, document.line_of((*at, *path))))
     return problems

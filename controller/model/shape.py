@@ -84,10 +84,10 @@ def drop_nulls(data: Any, document: Document, *, texts: bool = False) -> None:
             drop_nulls(value, document, texts=key in _TEXT_MAPS)
 
 
-def nearest(name: str, known: typing.Iterable[str]) -> str | None:
+def nearest(name: str, known: typing.Iterable[str], *, at_least: float = 0.7) -> str | None:
     """The known name that was most likely meant."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower()[:80], by_lower, n=1, cutoff=0.7)
+    found = difflib.get_close_matches(name.lower()[:80], by_lower, n=1, cutoff=at_least)
     return by_lower[found[0]] if found else None
 
 
@@ -141,7 +141,11 @@ class _Reader:
         if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
             self._as_text(path, parent, key)
             return True
-        if detail["input"] == "" and detail["type"] in ("literal_error", "value_error") and _empty_is_unset(self.model, path):
+        if (
+            detail["input"] == ""
+            and detail["type"] in ("literal_error", "value_error")
+            and _empty_is_unset(self.model, path)
+        ):
             self.document.remove(parent, key)
             return True
         if detail["type"] in ("int_type", "value_error") and _is_whole(detail["input"]):
@@ -300,12 +304,15 @@ def _unknown(root: type[BaseModel], model: type[BaseModel], name: str, *, hint: 
     text = f"unknown field {shown(name)}"
     if not hint:
         return text
-    if meant := nearest(name, names):
+    if meant := nearest(name, names, at_least=0.8):
         return f"{text}: did you mean {meant!r}?"
     if ending := next((known for known in names if known.lower().endswith(name.lower())), None):
         return f"{text}: did you mean {ending!r}?"  # `secret.name` is `secretName`
     if elsewhere := _where(root, name):
         return f"{text} here: it belongs to {elsewhere}"
+    beginnings = [known for known in aliases if len(known) > 2 and name.lower().startswith(known.lower())]
+    if meant := max(beginnings, key=len, default=None) or nearest(name, names):  # `environment` is `env`
+        return f"{text}: did you mean {meant!r}?"
     return f"{text}: there are {', '.join(sorted(aliases))}"
 
 

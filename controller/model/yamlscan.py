@@ -91,9 +91,9 @@ _NEXT_OBJECT = re.compile(r"(?<=\})([ \t\r]*\n(?:[ \t\r]*\n)*)(?=[ \t]*\{)")
 
 
 def _json_as_yaml(text: str) -> str:
-    """What JSON may hold and YAML may not, written as YAML: characters as surrogate pairs, and objects one after another, as jq writes them.
+    """What JSON may hold and YAML may not, written as YAML, with every line where it is.
 
-    Every line stays where it is.
+    That is characters as surrogate pairs, and objects one after another, as jq writes them.
     """
     if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
         return text

@@ -114,7 +114,9 @@ def test_lenient_says_that_nothing_is_left(full: Shell) -> None:
 
 def test_the_hint_of_lenient_counts_all_files(full: Shell) -> None:
     (full.home / "config.yaml").write_text(_CONFIG.replace("NAME", "a"))
-    (full.home / "mixed.yaml").write_text(f"{_SERVICE}---\n{_CONFIG.replace('NAME', 'b')}---\n{_SERVICE.replace('Service', 'Ingress')}")
+    (full.home / "mixed.yaml").write_text(
+        f"{_SERVICE}---\n{_CONFIG.replace('NAME', 'b')}---\n{_SERVICE.replace('Service', 'Ingress')}"
+    )
     code, _, err = full("diff", "-f", "mixed.yaml", "-f", "config.yaml")
     assert code == 2
     assert err.splitlines()[-1] == "  → --lenient would run ConfigMap a, ConfigMap b and leave out the rest"

@@ -139,6 +139,9 @@ POD_TABLE: list[tuple[str, Any, str]] = [
         "repository names are lower-case",
     ),
     (f"{C}/comand", ["a"], f"{AT}.comand: unknown field 'comand': did you mean 'command'?"),
+    (f"{C}/enviroment", [], f"{AT}.enviroment: unknown field 'enviroment': did you mean 'env'?"),
+    (f"{C}/imagePullSecrets", [], f"{AT}.imagePullSecrets: unknown field 'imagePullSecrets' here: it belongs to spec"),
+    (f"{C}/securityContext", {"fsGroup": 1}, f"{AT}.securityContext.fsGroup: unknown field 'fsGroup' here: it belongs to spec.securityContext"),
     (f"{C}/Image", "x", f"{AT}.Image: unknown field 'Image': did you mean 'image'?"),
     (f"{C}/working_dir", "/", f"{AT}.working_dir: unknown field 'working_dir': did you mean 'workingDir'?"),
     ("replicas", 3, "replicas: unknown field 'replicas': there are apiVersion, kind, metadata, spec"),
@@ -194,7 +197,7 @@ POD_TABLE: list[tuple[str, Any, str]] = [
     (f"{C}/env/0", {"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}, f"{AT}.env[0].valueFrom: may not be set together with value"),
     (f"{C}/env/0", {"name": "A", "valueFrom": {}}, f"{AT}.env[0].valueFrom: needs one of fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef"),
     (f"{C}/env/0", {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}, "secretKeyRef": {"name": "a", "key": "b"}}}, f"{AT}.env[0].valueFrom: may have only one of fieldRef and secretKeyRef"),
-    (f"{C}/env/0", {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.hostname"}}}, f"{AT}.env[0].valueFrom.fieldRef.fieldPath: must be metadata.name, metadata.namespace, metadata.uid, metadata.labels['…'], metadata.annotations['…'], spec.nodeName, spec.serviceAccountName, status.hostIP or status.podIP"),
+    (f"{C}/env/0", {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.hostname"}}}, f"{AT}.env[0].valueFrom.fieldRef.fieldPath: must be metadata.name, metadata.namespace, metadata.uid, metadata.labels['…'], metadata.annotations['…'], spec.nodeName, spec.serviceAccountName, status.hostIP, status.hostIPs, status.podIP or status.podIPs"),
     (f"{C}/env/0", {"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.gpu"}}}, f"{AT}.env[0].valueFrom.resourceFieldRef.resource: must be limits or requests of cpu, memory or ephemeral-storage, such as limits.cpu"),
     (f"{C}/env/0", {"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "containerName": "x"}}}, f"{AT}.env[0].valueFrom.resourceFieldRef.containerName: 'x' is no container of this pod"),
     (f"{C}/env/0", {"name": "A", "valueFrom": {"secretKeyRef": {"name": "a"}}}, f"{AT}.env[0].valueFrom.secretKeyRef.key: is required"),
@@ -413,7 +416,9 @@ NOTHING = "is nothing that a quota counts: pods, requests.cpu, limits.memory, co
     ],
 )
 def test_what_a_quota_counts(name: str, amount: str, message: str) -> None:
-    text = json.dumps({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "a"}, "spec": {"hard": {name: amount}}})
+    text = json.dumps(
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "a"}, "spec": {"hard": {name: amount}}}
+    )
     if message:
         assert problems_of(text) == [f"a.yaml:1: spec.hard.{name}: {message}"]
     else:
@@ -462,7 +467,9 @@ def test_a_hostile_file_of_unknown_fields_gets_a_bounded_number_of_hints() -> No
 
 
 def test_many_objects_make_no_long_hint() -> None:
-    text = "---\n".join(json.dumps({**CONFIG_MAP, "metadata": {"name": f"c{n}", "finalizers": ["x"]}}) + "\n" for n in range(30))
+    text = "---\n".join(
+        json.dumps({**CONFIG_MAP, "metadata": {"name": f"c{n}", "finalizers": ["x"]}}) + "\n" for n in range(30)
+    )
     with pytest.raises(ManifestError) as refused:
         load(text, "a.yaml")
     assert refused.value.runnable == tuple(f"ConfigMap c{n}" for n in range(30))

@@ -318,7 +318,11 @@ def test_the_first_version_of_autoscalers_is_read_as_strictly(line: str, problem
 @pytest.mark.parametrize("name", ["metrics", "behavior"])
 def test_what_the_first_version_of_autoscalers_keeps_in_annotations_is_not_lost_in_silence(name: str) -> None:
     key = f"autoscaling.alpha.kubernetes.io/{name}"
-    text = _HPA.replace("v2", "v1").replace("  metrics: [METRIC]\n", "").replace("{name: a}\nspec", f"{{name: a, annotations: {{{key}: '[]'}}}}\nspec")
+    text = (
+        _HPA.replace("v2", "v1")
+        .replace("  metrics: [METRIC]\n", "")
+        .replace("{name: a}\nspec", f"{{name: a, annotations: {{{key}: '[]'}}}}\nspec")
+    )
     with pytest.raises(ManifestError) as refused:
         load(text, "a.yaml")
     told = f"metadata.annotations.{key}: is not read: write it as autoscaling/v2, which has fields for it"

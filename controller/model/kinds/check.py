@@ -293,7 +293,7 @@ def _container(container: Container, at: Path, spec: PodSpec, volumes: set[str],
     if readiness is not None and readiness.termination_grace_period_seconds is not None:
         yield (*at, "readinessProbe", "terminationGracePeriodSeconds"), "may not be set: this probe kills nothing"
     signal = container.lifecycle.stop_signal
-    if signal is not None and signal not in _SIGNALS:
+    if signal is not None and not _SIGNAL.fullmatch(signal):
         yield (*at, "lifecycle", "stopSignal"), f"{shown(signal)} is no signal, such as SIGTERM or SIGUSR1"
     for name, handler in (("postStart", container.lifecycle.post_start), ("preStop", container.lifecycle.pre_stop)):
         if handler is not None:
@@ -301,14 +301,9 @@ def _container(container: Container, at: Path, spec: PodSpec, volumes: set[str],
 
 
 # As core/v1 lists them: what is none would only be told by the runtime, when a container is to stop.
-_SIGNALS = frozenset(
-    f"SIG{name}"
-    for name in (
-        *"ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS TERM".split(),
-        *"TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX".split(),
-        *(f"RTMIN+{number}" for number in range(1, 16)),
-        *(f"RTMAX-{number}" for number in range(1, 15)),
-    )
+_SIGNAL = re.compile(
+    "SIG(?:ABRT|ALRM|BUS|CHLD|CLD|CONT|FPE|HUP|ILL|INT|IO|IOT|KILL|PIPE|POLL|PROF|PWR|QUIT|SEGV|STKFLT|STOP|SYS|TERM|TRAP|TSTP|TTIN|TTOU|URG|"
+    r"USR1|USR2|VTALRM|WINCH|XCPU|XFSZ|RTMIN(?:\+(?:[1-9]|1[0-5]))?|RTMAX(?:-(?:[1-9]|1[0-4]))?)"
 )
 _SNAKE = {
     "livenessProbe": "liveness_probe",
@@ -336,7 +331,7 @@ def _env(variable: EnvVar, at: Path, spec: PodSpec) -> Iterator[Problem]:
         yield (
             (*at, "valueFrom", "fieldRef", "fieldPath"),
             "must be metadata.name, metadata.namespace, metadata.uid, metadata.labels['…'], metadata.annotations['…'], "
-            "spec.nodeName, spec.serviceAccountName, status.hostIP or status.podIP",
+            "spec.nodeName, spec.serviceAccountName, status.hostIP, status.hostIPs, status.podIP or status.podIPs",
         )
     if source.resource_field_ref:
         yield from _resource_field(source.resource_field_ref, (*at, "valueFrom", "resourceFieldRef"), spec)

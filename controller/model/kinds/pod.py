@@ -351,7 +351,9 @@ class ContainerPort(Model):
     container_port: Port
     name: PortName | None = None
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
-    host_port: Annotated[Port | None, BeforeValidator(lambda value: value or None if type(value) is int else value)] = None
+    host_port: Annotated[Port | None, BeforeValidator(lambda value: value or None if type(value) is int else value)] = (
+        None
+    )
     host_ip: Annotated[str, Field(alias="hostIP")] = ""
 
 

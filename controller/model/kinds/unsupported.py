@@ -246,4 +246,8 @@ SERVER_ANNOTATIONS: Final = (
     "kubectl.kubernetes.io/last-applied-configuration",
 )
 # Of a claim that is bound: they name its volume, and who made it.
-SERVER_CLAIM_ANNOTATIONS: Final = ("pv.kubernetes.io/", "volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/")
+SERVER_CLAIM_ANNOTATIONS: Final = (
+    "pv.kubernetes.io/",
+    "volume.beta.kubernetes.io/storage-provisioner",
+    "volume.kubernetes.io/",
+)
