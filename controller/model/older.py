@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.model.shape import Problem, describe
+from controller.model.shape import Problem, describe, is_whole
 from controller.model.yamlscan import Document, Path
 
 VERSIONS = {"HorizontalPodAutoscaler": "autoscaling/v1"}
@@ -33,6 +33,7 @@ def renewed(data: dict[str, Any], document: Document, at: Path) -> list[Problem]
     if _CPU in spec:
         percentage, line = spec[_CPU], document.line_of((*at, "spec", _CPU))
         document.remove(spec, _CPU)
+        percentage = int(percentage) if is_whole(percentage) else percentage
         if percentage is not None and (type(percentage) is not int or percentage < 1):
             told = str(percentage) if type(percentage) is int else describe(percentage)
             problems.append(Problem(("spec", _CPU), f"must be a whole number, 1 at least, not {told}", line))

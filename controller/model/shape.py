@@ -148,7 +148,7 @@ class _Reader:
         ):
             self.document.remove(parent, key)
             return True
-        if detail["type"] in ("int_type", "value_error") and _is_whole(detail["input"]):
+        if detail["type"] in ("int_type", "value_error") and is_whole(detail["input"]):
             parent[key] = int(detail["input"])
             return True
         if detail["type"] == "literal_error" and path[-2:-1] in (("requests",), ("limits",)) and _is_resource(key):
@@ -238,7 +238,7 @@ def _empty_is_unset(root: type[BaseModel], path: Path) -> bool:
 _MOST_EXACT = 2**53  # above it a float may be another number than was written
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
     """`1e+06` or `3.0`: YAML has no other way to write what JSON calls the same number."""
     return isinstance(value, float) and value.is_integer() and abs(value) <= _MOST_EXACT
 

@@ -281,7 +281,10 @@ spec:
 """
 
 
-@pytest.mark.parametrize(("line", "percent"), [("", 80), ("  targetCPUUtilizationPercentage: 50\n", 50)])
+@pytest.mark.parametrize(
+    ("line", "percent"),
+    [("", 80), ("  targetCPUUtilizationPercentage: 50\n", 50), ("  targetCPUUtilizationPercentage: 5e1\n", 50)],
+)
 def test_an_autoscaler_of_the_first_version_is_one_of_the_second(line: str, percent: int) -> None:
     (made,) = load(HPA_V1 + line, "a.yaml").manifests
     scaler = made.object
