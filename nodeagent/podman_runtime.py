@@ -370,7 +370,8 @@ class PodmanRuntime:
         for image_id in (str(item["Id"]) for item in listed):
             known[image_id] = self._layers.get(image_id)
             if known[image_id] is None:
-                answer = await self._service.get(f"/images/{image_id}/json", timeout_s=LOOK_S, expect=(404,))
+                answer = await self._service.get(f"/images/{image_id}/json", timeout_s=LOOK_S, expect=(404, 500))
+                # 500: its layers are lost. A push is what mends that, and must not fail by it.
                 rootfs = (answer.data or {}).get("RootFS") or {}
                 known[image_id] = tuple(rootfs.get("Layers") or ()) if answer.status < 400 else None
         self._layers = {image_id: layers for image_id, layers in known.items() if layers is not None}

@@ -6,10 +6,13 @@ done by hand on asyncio streams, since a probe runs every few seconds for every 
 
 import asyncio
 import errno
+import ipaddress
 import re
+import socket
 import ssl
 import struct
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Optional
 from urllib.parse import urljoin, urlsplit
 
@@ -21,6 +24,7 @@ READ_BYTES_MAX = 64 * 1024
 MESSAGE_CHARS_MAX = 512
 EXEC_SLACK_S = 5.0
 REDIRECTS_MAX = 10  # as kubelet
+_RESOLVER = ThreadPoolExecutor(2, thread_name_prefix="resolver")
 _EXHAUSTED = (
     errno.EMFILE,
     errno.ENFILE,
@@ -93,11 +97,22 @@ async def _open(
     host: str, port: int, inside: Optional[Process], context: Optional[ssl.SSLContext] = None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection from the host, or from within the network of the process `inside`."""
-    if inside is None:
-        return await asyncio.open_connection(host, port, ssl=context, limit=READ_BYTES_MAX)
-    connection = await process.connected_inside(inside, host, port)
     name = host if context is not None else None
+    if inside is None:
+        address = await _address(host, port)
+        return await asyncio.open_connection(address, port, ssl=context, server_hostname=name, limit=READ_BYTES_MAX)
+    connection = await process.connected_inside(inside, host, port)
     return await asyncio.open_connection(sock=connection, ssl=context, server_hostname=name, limit=READ_BYTES_MAX)
+
+
+async def _address(host: str, port: int) -> str:
+    """Of a name, its first address. The loop's own threads make pods' files: a name server that is dead must not hold them up."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(_RESOLVER, ask)
+        return str(found[0][4][0])
 
 
 async def _tcp(host: str, port: int, inside: Optional[Process]) -> ProbeOutcome:

@@ -171,7 +171,10 @@ async def _socket_inside(process: Process, family: int) -> socket.socket:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, connection, failure)
 
-    threading.Thread(target=work, name="socket", daemon=True).start()
+    try:
+        threading.Thread(target=work, name="socket", daemon=True).start()
+    except RuntimeError as error:  # the host has no more: that says nothing of the pod
+        raise RuntimeFault("unavailable", str(error)) from None
     return await made
 
 

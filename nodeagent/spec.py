@@ -252,9 +252,10 @@ def _user(container: Container, image: ImageInfo) -> str:
     user = image.user if security.user is None else str(security.user)
     name = user.partition(":")[0]
     if security.non_root:
-        if name in ("", "0", "root"):
+        is_number = name.isascii() and name.isdigit()
+        if name in ("", "root") or (is_number and int(name) == 0):  # "00" is root for Podman too
             raise SpecError(CONFIG_ERROR, f"container {container.name}: runAsNonRoot, but it would run as root")
-        if not name.isdigit():
+        if not is_number:
             raise SpecError(
                 CONFIG_ERROR,
                 f"container {container.name}: runAsNonRoot, but the image's user {name!r} is no number; set runAsUser",

@@ -49,8 +49,8 @@ class Gauge:
 
     async def sample(self, processes: Mapping[Key, Process]) -> None:
         """Looks at each container and at the node once. What runs no more is forgotten."""
-        for gone in self._before.keys() - processes.keys() - {NODE}:
-            self._before.pop(gone)
+        for gone in (self._before.keys() | self._rings.keys()) - processes.keys() - {NODE}:
+            self._before.pop(gone, None)
             self._rings.pop(gone, None)
         now_s = self._clock.boottime_s()  # one for all: who asks for what is newer gets whole rounds
         self._take(NODE, None, self._meter.node(), now_s)

@@ -367,6 +367,9 @@ class PodWorker:
             outcome = await asyncio.wait_for(probed, timeout_s + PROBE_MARGIN_S)
         except asyncio.TimeoutError:
             return ProbeOutcome(False, f"no result within {timeout_s:g} s", known=False)
+        except Exception as error:  # a defect of ours, in one probe: those that follow are made
+            self._report_defect(error)
+            return ProbeOutcome(False, str(error), known=False)
         assert isinstance(outcome, ProbeOutcome)
         return outcome
 

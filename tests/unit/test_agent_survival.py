@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -490,6 +491,28 @@ def test_an_engine_that_hangs_makes_no_healthy_container_be_killed_by_its_exec_p
         await world.agent.close()
 
     simulate(run())
+
+
+def test_a_probe_that_ends_by_a_defect_of_ours_is_not_the_last_one() -> None:
+    async def run() -> None:
+        world = World()
+        asyncio.get_running_loop().set_exception_handler(lambda *_: told.append(1))
+        ask = world.prober.probe
+
+        async def defective(*arguments: Any, **named: Any) -> Any:
+            if len(told) < 2:
+                raise ZeroDivisionError
+            return await ask(*arguments, **named)
+
+        world.prober.probe = defective  # type: ignore[method-assign]
+        await world.start()
+        await world.want(pod(containers=(container(readiness=Probe(HTTP, period_s=2)),)))
+        await world.until_ready("uid-1", within_s=10)
+        await world.agent.close()
+
+    told: list[int] = []
+    simulate(run())
+    assert len(told) == 2
 
 
 def test_a_host_that_slept_for_hours_restarts_nothing() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent import podman_runtime, podman_service
+from nodeagent.podman_runtime import PodmanRuntime
 from nodeagent.podman_service import PodmanService, fault
 from nodeagent.runtime import RuntimeFault
 
@@ -117,6 +118,23 @@ def test_an_expected_status_is_an_answer_and_others_are_faults(tmp_path: Path) -
             with pytest.raises(RuntimeFault) as error:
                 await service.get("/containers/x/json", timeout_s=5.0)
             assert error.value.reason == "not-found"
+
+    asyncio.run(scenario())
+
+
+def test_an_image_whose_layers_are_lost_does_not_hide_those_of_others(tmp_path: Path) -> None:
+    """A push is what mends it: that asks first what is there."""
+
+    async def handler(line: str) -> tuple[int, bytes]:
+        if "/images/json" in line:
+            return 200, b'[{"Id": "aa"}, {"Id": "bb"}]'
+        if "/images/bb/" in line:
+            return 500, b'{"message": "runtime error: invalid memory address or nil pointer dereference"}'
+        return 200, b'{"RootFS": {"Layers": ["sha256:1"]}}'
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "s", handler):
+            assert await PodmanRuntime(str(tmp_path / "s")).layers() == {"sha256:1"}
 
     asyncio.run(scenario())
 

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import errno
 import os
+import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -95,6 +98,54 @@ def probe_peer(peer: Peer, handler: Callable[[int], Handler], timeout_s: float =
 
 def answer(status: int, headers: str = "", body: str = "") -> bytes:
     return f"HTTP/1.1 {status} x\r\n{headers}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def test_names_that_nobody_resolves_hold_up_nothing_but_their_own_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of pods are made by the threads that name lookups would take by default."""
+    asked, over = [], threading.Event()
+
+    def dead(host: str, *_: object, **__: object) -> NoReturn:
+        asked.append(host)
+        over.wait(30)
+        raise OSError("nobody answers")
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        monkeypatch.setattr(socket, "getaddrinfo", dead)
+        handler = Handler("tcp", port=1, host="db.example")
+        prober = HostProber(None)  # type: ignore[arg-type]
+        outcome = await prober.probe(handler, ip="192.0.2.1", container_id="", timeout_s=0.2)
+        assert outcome == ProbeOutcome(False, "no result within 0.2 s")
+        assert asked == ["db.example"]
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "made"), 10) == "made"
+        over.set()
+
+    try:
+        asyncio.run(run())
+    finally:
+        over.set()
+
+
+def test_a_name_is_resolved_and_goes_along_as_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = Peer(lambda _: answer(200))
+    assert probe_peer(peer, lambda port: Handler("http", port=port, host="localhost")).ok
+    assert b"localhost:" in peer.requests[0]
+
+
+def test_without_a_thread_for_the_pods_network_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    async def run() -> ProbeOutcome:
+        prober = HostProber(None, enter_pods=True)  # type: ignore[arg-type]
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            return await prober.probe(
+                Handler("tcp", port=1), ip="192.0.2.1", sandbox=process.Process(1, 1), container_id="", timeout_s=1
+            )
+
+    outcome = asyncio.run(run())
+    assert (outcome.ok, outcome.known) == (False, False)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="entering a network namespace wants root")

@@ -320,6 +320,9 @@ def test_the_user_is_the_specs_or_the_images(security: Security, image_user: str
     [
         (Security(non_root=True), "", "would run as root"),
         (Security(non_root=True), "0:1000", "would run as root"),
+        (Security(non_root=True), "00", "would run as root"),
+        (Security(non_root=True), "000:7", "would run as root"),
+        (Security(non_root=True), "²", "'²' is no number"),
         (Security(non_root=True), "root", "would run as root"),
         (Security(non_root=True, user=0), "1000", "would run as root"),
         (Security(non_root=True), "www", "'www' is no number"),

@@ -155,6 +155,14 @@ def test_a_restarted_container_counts_from_nothing_and_one_that_ended_is_forgott
     assert gauge.samples() == {}
 
 
+def test_one_that_ended_between_the_listing_and_the_look_is_forgotten_too() -> None:
+    gauge = Gauge()
+    for used in ({"p42": (1_000, 10)}, {"p42": (2_000, 10)}, {}):
+        gauge.look({("web", "main"): PROCESS}, **used)
+    gauge.look({})
+    assert gauge.samples() == {}
+
+
 def test_the_ring_is_bounded_to_five_minutes() -> None:
     gauge = Gauge()
     for number in range(100):
