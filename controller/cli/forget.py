@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from controller.cli.wiring import Wiring
 
 _FORGET_TIMEOUT_S = 120.0  # its pods end with their grace first
+_OF_ANOTHER = "forget it with the store that its agent obeys; --force drops only the records here, and only where nothing would run twice"
 
 
 async def forget(wiring: Wiring, node: Node, *, force: bool) -> list[str]:
@@ -61,8 +62,10 @@ async def _clean(wiring: Wiring, node: Node, *, force: bool) -> list[str]:
         if claims and not node.confirmed_dead:
             raise HostError(
                 name,
-                f"not forgotten (it is cordoned): it may still run {', '.join(claims)}, which would then run twice",
-                hint=f"if that host is off for sure: sshoal node confirm-dead {name}",
+                f"not forgotten (it is cordoned): {error.problem}; it may still run {', '.join(claims)}, which would then run twice",
+                hint=error.hint
+                if isinstance(error, AgentRefused)  # it answers, so it is not off
+                else f"if that host is off for sure: sshoal node confirm-dead {name}",
             ) from None
         if not force:
             raise HostError(
@@ -92,8 +95,9 @@ async def _ask_agent_then_remove(wiring: Wiring, session: Session, rootless: boo
     try:
         await bootstrap.forget(session, request, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
     except AgentRefused as error:
-        if error.code == protocol.OWNED:
-            raise
+        if error.code not in (protocol.FAILED_CODE, protocol.UNKNOWN_VERB):
+            # It may, but does not obey this store: another cluster's, an older one, a copy. Going round it would go round the epoch.
+            raise AgentRefused(error.host, error.code, error.problem, hint=error.hint or _OF_ANOTHER) from None
         await bootstrap.forget(session, None, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
     except HostNotReady:  # no agent answers: its things are removed without it
         await bootstrap.forget(session, None, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
