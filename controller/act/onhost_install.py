@@ -92,6 +92,7 @@ def in_place(request: dict[str, Any], running: dict[str, Any]) -> bool:
         running.get("bundle") == request["digest"]
         and target_of(Path(request["directory"])) == f"versions/{request['digest']}"
         and read_units(request["units"]) == request["units"]
+        and all(is_enabled(name, text) for name, text in request["units"].items())
     )
 
 
@@ -228,7 +229,7 @@ def is_refused(version: Path) -> bool:
 
 
 def start(request: dict[str, Any], target: str, units: dict[str, str]) -> None:
-    """Points `current` to `target`, writes the units, and restarts the agent. Podman's service only when its unit changed."""
+    """Points `current` to `target`, writes and enables the units, and restarts the agent. Podman's service only when its unit changed."""
     root = Path(request["directory"])
     changed = [name for name, text in units.items() if write_unit(name, text)]
     link = root / ".current-new"
@@ -236,9 +237,9 @@ def start(request: dict[str, Any], target: str, units: dict[str, str]) -> None:
     link.symlink_to(target)
     link.rename(root / "current")
     sync(root)
-    if changed:
-        systemctl("daemon-reload")
-        systemctl("enable", *units)
+    # Whether or not a unit was written here: a push that was cut may have written it and done no more.
+    systemctl("daemon-reload")
+    enable(units)
     for name in units:
         systemctl("reset-failed", name)
         if name != request["service"]:
@@ -291,6 +292,20 @@ def read_units(names: Iterable[str]) -> dict[str, str]:
     """Text of each unit file, "" for one that is not there."""
     paths = {name: UNIT_DIRECTORY / name for name in names}
     return {name: path.read_text() if path.exists() else "" for name, path in paths.items()}
+
+
+def is_enabled(name: str, text: str) -> bool:
+    """Whether each target that the unit's text names starts it: systemd keeps that as a link beside the units."""
+    lines = [line.partition("=")[2] for line in text.splitlines() if line.startswith("WantedBy=")]
+    targets = " ".join(lines).split()
+    return all((UNIT_DIRECTORY / f"{target}.wants" / name).is_symlink() for target in targets)
+
+
+def enable(names: Iterable[str]) -> None:
+    """Raises Failed: what is not enabled would be gone after a reboot, unnoticed until then."""
+    code, said = ran(*systemctl_words("enable", *names))
+    if code != 0:
+        raise Failed(f"systemctl enable: {said.strip()[-300:] or f'exit code {code}'}")
 
 
 def write_unit(name: str, text: str) -> bool:
@@ -374,17 +389,26 @@ class locked:
 
 
 def systemctl(*words: str) -> str:
-    return output_of("systemctl", *(() if IS_ROOT else ("--user",)), *words)
+    return output_of(*systemctl_words(*words))
+
+
+def systemctl_words(*words: str) -> tuple[str, ...]:
+    return ("systemctl", *(() if IS_ROOT else ("--user",)), *words)
 
 
 def output_of(*words: str) -> str:
+    return ran(*words)[1]
+
+
+def ran(*words: str) -> tuple[int, str]:
+    """Exit code and output."""
     try:
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failed(f"{' '.join(words[:2])}: {error}") from None
-    return done.stdout.decode("utf-8", "replace")
+    return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
 main()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 UNIT = "sshoal-agent.service"
+TARGET = "multi-user.target"
 
 
 class Clock:
@@ -35,10 +36,16 @@ class Clock:
 
 
 class Machine:
-    """systemd with one service, whose program is the version that `current` points at. `lives_s`: of versions that do not live for ever."""
+    """systemd with one service, whose program is the version that `current` points at. `lives_s`: of versions that do not live for ever.
+
+    `refuses`: a verb of systemctl that fails; `known`: the units as they were when it last read them.
+    """
 
     def __init__(self, directory: Path, clock: Clock) -> None:
         self.root, self.clock = directory / "agent", clock
+        self.units = directory / "units"
+        self.refuses = ""
+        self.known: dict[str, str] = {}
         self.lives_s: dict[str, float] = {}
         self.begun_s = clock.now_s
         self.restarts_told = 0
@@ -56,13 +63,25 @@ class Machine:
         lives_s = self.lives_s.get(self.version)
         return bool(self.version) and (lives_s is None or (self.clock.now_s - self.begun_s) % (lives_s + 1.0) < lives_s)
 
-    def output_of(self, *words: str) -> str:
-        if words[:2] == ("systemctl", "show"):
-            return f"{self.crashes()}\n"
-        if words[0] == "systemctl" and words[-1] == UNIT and "restart" in words:
+    @property
+    def is_enabled(self) -> bool:
+        return (self.units / f"{TARGET}.wants" / UNIT).is_symlink()
+
+    def ran(self, *words: str) -> tuple[int, str]:
+        verbs = [word for word in words if not word.startswith("--")]
+        if self.refuses in verbs:
+            return 1, f"Failed to {self.refuses}: no\n"
+        if verbs[:2] == ["systemctl", "show"]:
+            return 0, f"{self.crashes()}\n"
+        if verbs[:2] == ["systemctl", "daemon-reload"]:
+            self.known = {unit.name: unit.read_text() for unit in self.units.glob("*.service")}
+        if verbs[:2] == ["systemctl", "enable"] and not self.is_enabled:
+            (self.units / f"{TARGET}.wants").mkdir(exist_ok=True)
+            (self.units / f"{TARGET}.wants" / UNIT).symlink_to(self.units / UNIT)
+        if verbs[0] == "systemctl" and words[-1] == UNIT and "restart" in words:
             self.begun_s = self.clock.now_s
             self.restarts_told += 1
-        return "the last words\n" if words[0] == "journalctl" else ""
+        return 0, "the last words\n" if words[0] == "journalctl" else ""
 
     def hello(self, path: str) -> dict[str, Any]:
         return {"bundle": self.version, "instance": f"{self.restarts_told}-{self.crashes()}"} if self.answers() else {}
@@ -84,7 +103,7 @@ class Host:
             "UNIT_DIRECTORY": units,
             "IS_ROOT": True,
             "time": self.clock,
-            "output_of": self.machine.output_of,
+            "ran": self.machine.ran,
             "hello": self.machine.hello,
         }
 
@@ -99,7 +118,7 @@ class Host:
         request = {
             "digest": hashlib.sha256(buffer.getvalue()).hexdigest(),
             "size": len(packed),
-            "units": {UNIT: "ExecStart=/usr/bin/python3 x\n"},
+            "units": {UNIT: f"ExecStart=/usr/bin/python3 x\n[Install]\nWantedBy={TARGET}\n"},
             "service": UNIT,
             "directory": str(self.machine.root),
             "socket": "/nowhere",
@@ -185,6 +204,44 @@ def test_starting_a_version_again_keeps_the_former_one_to_fall_back_to(host: Hos
     host.machine.answers = lambda: next(answers, True) and healthy()  # type: ignore[method-assign]
     host.push("2")
     assert (host.machine.root / "versions" / first["digest"]).is_dir()
+
+
+@pytest.mark.parametrize("is_root", [True, False], ids=["root", "rootless"])
+@pytest.mark.parametrize("cut_before", ["daemon-reload", "enable"])
+def test_a_push_that_was_cut_after_its_units_were_written_is_finished_by_the_next(
+    cut_before: str, is_root: bool, host: Host
+) -> None:
+    """The next finds them written. Never enabled, the agent would be gone after a reboot."""
+    original = host.machine.ran
+
+    def cut(*words: str) -> tuple[int, str]:
+        if cut_before in words:
+            raise KeyboardInterrupt
+        return original(*words)
+
+    host.script |= {"IS_ROOT": is_root, "ran": cut}
+    with pytest.raises(KeyboardInterrupt):
+        host.push("1")
+    host.script["ran"] = original
+    assert host.push("1")["changed"] is True
+    assert host.machine.is_enabled
+    assert UNIT in host.machine.known
+
+
+def test_an_agent_that_runs_but_is_not_enabled_is_not_in_place(host: Host) -> None:
+    host.push("1")
+    (host.machine.units / f"{TARGET}.wants" / UNIT).unlink()
+    assert host.push("1")["changed"] is True
+    assert host.machine.is_enabled
+    assert host.push("1")["changed"] is False
+
+
+def test_units_that_cannot_be_enabled_are_told(host: Host) -> None:
+    host.machine.refuses = "enable"
+    with pytest.raises(Exception, match="systemctl enable: Failed to enable: no"):
+        host.push("1")
+    host.machine.refuses = ""
+    assert host.push("1")["changed"] is True
 
 
 def test_an_archive_with_a_bit_flipped_is_not_unpacked(host: Host) -> None:
