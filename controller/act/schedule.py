@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from controller.act.settings import Context
 from controller.model.errors import SshoalError, UsageError
+from controller.model.text import printable
 
 _DEADLINE_S = 20
 _UNITS = Path("/etc/systemd/system")
@@ -130,8 +132,20 @@ def _unit(context: Context) -> str:
 
 
 def _crontab() -> list[str]:
-    listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
-    return listed.stdout.splitlines() if listed.returncode == 0 else []
+    """The user's lines. Raises SshoalError when they cannot be read: taken for none, they would be written over."""
+    in_english = {**os.environ, "LC_ALL": "C"}
+    listed = subprocess.run(["crontab", "-l"], capture_output=True, timeout=_DEADLINE_S, check=False, env=in_english)
+    if listed.returncode == 0:
+        text = listed.stdout.decode(errors="surrogateescape")
+        # Not splitlines(): to cron a form feed or U+2028 ends no line.
+        return text.removesuffix("\n").split("\n") if text else []
+    said = printable(listed.stderr)
+    if "no crontab" in said.lower():
+        return []
+    raise SshoalError(
+        f"crontab -l failed: {said or f'exit code {listed.returncode}'}; nothing was changed",
+        hint="see that `crontab -l` works here, or says that there is no crontab",
+    )
 
 
 def _write_crontab(lines: list[str]) -> None:
@@ -139,6 +153,7 @@ def _write_crontab(lines: list[str]) -> None:
 
 
 def _run(command: list[str], text: str | None = None) -> None:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+    given = None if text is None else text.encode(errors="surrogateescape")  # somebody's lines go back to the byte
+    done = subprocess.run(command, input=given, capture_output=True, timeout=_DEADLINE_S, check=False)
     if done.returncode:
-        raise SshoalError(f"{shlex.join(command)} failed: {done.stderr.strip()[:300]}")
+        raise SshoalError(f"{shlex.join(command)} failed: {done.stderr.decode(errors='replace').strip()[:300]}")

@@ -20,6 +20,18 @@ case "$1" in
   -) cat > {table}.new && if grep -q refused {table}.new; then echo "bad minute" >&2; exit 1; fi; mv {table}.new {table} ;;
 esac
 """
+UNREADABLE = """#!/bin/sh
+case "$1" in
+  -l) echo "crontabs/root/: fopen: Input/output error" >&2; exit 1 ;;
+  -) cat > {table} ;;
+esac
+"""
+GERMAN = """#!/bin/sh
+case "$1" in
+  -l) [ "$LC_ALL" = C ] && echo "no crontab for root" >&2 || echo "keine Tabelle" >&2; exit 1 ;;
+  -) cat > {table} ;;
+esac
+"""
 SYSTEMCTL = """#!/bin/sh
 echo "$@" >> {log}
 """
@@ -142,6 +154,45 @@ def test_a_period_that_cron_cannot_have_is_refused(every_s: float, table: Path) 
 def test_what_cron_says_against_it_is_told(table: Path) -> None:
     with pytest.raises(SshoalError, match="bad minute"):
         schedule.install(context("/refused"), 60.0, systemd=False)
+
+
+@pytest.mark.parametrize("verb", ["install", "remove"])
+def test_a_crontab_that_cannot_be_read_is_not_taken_for_an_empty_one(verb: str, table: Path) -> None:
+    """It would be written over."""
+    table.write_text("0 1 * * * theirs\n")
+    program(table.parent / "bin" / "crontab", UNREADABLE.format(table=table))
+    with pytest.raises(SshoalError, match=r"fopen: Input/output error.*nothing was changed"):
+        if verb == "install":
+            schedule.install(context(), 60.0, systemd=False)
+        else:
+            schedule.remove(context())
+    assert table.read_text() == "0 1 * * * theirs\n"
+
+
+def test_no_crontab_yet_is_understood_whatever_the_users_language(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(table.parent / "bin" / "crontab", GERMAN.format(table=table))
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    schedule.install(context(), 60.0, systemd=False)
+    assert table.read_text().startswith("* * * * * ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"0 1 * * * printf 'a\x0cb\x0bc'\n",
+        "0 1 * * * echo a\u2028b\x85c\n".encode(),
+        b"0 1 * * * echo a\rb\r\n",
+        b"0 1 * * * echo latin-1: \xe4\n",
+        b"\n\n# blank lines\n\n",
+    ],
+    ids=["form feed", "separators of Unicode", "carriage returns", "not UTF-8", "blank lines"],
+)
+def test_other_peoples_lines_stay_as_they_are_to_the_byte(text: bytes, table: Path) -> None:
+    table.write_bytes(text)
+    schedule.install(context(), 60.0, systemd=False)
+    assert table.read_bytes().startswith(text + b"* * * * * ")
+    schedule.remove(context())
+    assert table.read_bytes() == text
 
 
 def test_no_crontab_program_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
