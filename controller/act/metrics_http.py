@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Callable
 
 from controller.model.errors import SshoalError, UsageError
 from controller.model.metrics import CONTENT_TYPE
+from controller.model.text import printable
 
 _DEADLINE_S = 10.0
 _REQUEST_BYTES_MAX = 16 * 1024
 _CONNECTIONS_MAX = 16
 
-_PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
+_PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -42,21 +43,26 @@ def is_loopback(host: str) -> bool:
 
 @contextlib.asynccontextmanager
 async def serving(host: str, port: int, text: Callable[[], str]) -> AsyncIterator[int]:
-    """Answers while inside; `text` is called for each scrape. Gives the port (that of the system's choice for 0). Raises SshoalError."""
+    """Answers while inside; `text` is called for each scrape; a SshoalError of its is the answer, with status 503.
+
+    Gives the port (that of the system's choice for 0). Raises SshoalError.
+    """
     talking: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         me = asyncio.current_task()
         assert me is not None
-        if len(talking) < _CONNECTIONS_MAX:  # else it is closed without a word
-            talking[me] = writer
-            with contextlib.suppress(TimeoutError, OSError, asyncio.LimitOverrunError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(_DEADLINE_S):  # whoever asks may go, or be too slow or too talkative
-                    status, body, is_head = await _respond(reader, text)
-                    writer.write(_response(status, body.encode(), is_head))
-                    await writer.drain()
-            talking.pop(me, None)
-        writer.close()
+        try:
+            if len(talking) < _CONNECTIONS_MAX:  # else it is closed without a word
+                talking[me] = writer
+                with contextlib.suppress(TimeoutError, OSError, asyncio.LimitOverrunError, asyncio.IncompleteReadError):
+                    async with asyncio.timeout(_DEADLINE_S):  # whoever asks may go, or be too slow or too talkative
+                        status, body, is_head = await _respond(reader, text)
+                        writer.write(_response(status, body.encode(), is_head))
+                        await writer.drain()
+        finally:
+            talking.pop(me, None)  # whatever happened: a place that is not given back is gone for good
+            writer.close()
 
     try:
         server = await asyncio.start_server(answer, host, port, limit=_REQUEST_BYTES_MAX)
@@ -87,7 +93,10 @@ async def _respond(reader: asyncio.StreamReader, text: Callable[[], str]) -> tup
     is_head = method == "HEAD"
     if target.partition("?")[0] != "/metrics":
         return 404, "metrics are at /metrics\n", is_head
-    return 200, text(), is_head
+    try:
+        return 200, text(), is_head
+    except SshoalError as error:  # the store is busy or cannot be read; the next scrape may find it well
+        return 503, f"{printable(error.message)}\n", is_head
 
 
 def _response(status: int, body: bytes, is_head: bool) -> bytes:

@@ -31,7 +31,7 @@ from controller.model.cluster import (
     Unseen,
     World,
 )
-from controller.model.errors import SshoalError, UsageError
+from controller.model.errors import SshoalError, StoreError, UsageError
 from controller.model.metrics import Family, sample, samples_in, text_of
 from controller.model.plan import changed
 from controller.model.text import printable
@@ -354,6 +354,37 @@ def test_more_connections_than_the_bound_are_closed_and_those_that_end_make_room
                 pass
 
     asyncio.run(main())
+
+
+SCRAPE = b"GET /metrics HTTP/1.1\r\n\r\n"
+
+
+@pytest.mark.parametrize("times", [1, 40])
+def test_what_keeps_metrics_from_being_read_is_the_answer_for_as_long_as_it_does(times: int) -> None:
+    faults = iter(range(times))
+
+    def text() -> str:
+        if next(faults, None) is not None:
+            raise StoreError("the store is locked by another process")
+        return "sshoal_up 1\n"
+
+    *failing, working = ask([SCRAPE] * (times + 1), text)
+    for answer in failing:
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert answer.endswith(b"\r\n\r\nthe store is locked by another process\n")
+    assert working.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_bug_in_what_is_asked_for_costs_no_place() -> None:
+    """There are sixteen."""
+    faults = iter(range(20))
+
+    def text() -> str:
+        if next(faults, None) is not None:
+            raise ZeroDivisionError
+        return "sshoal_up 1\n"
+
+    assert ask([SCRAPE] * 21, text)[-1].startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_the_server_ends_though_somebody_still_listens(capfd: pytest.CaptureFixture[str]) -> None:
