@@ -53,6 +53,24 @@ class ScannedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedJump:
+    """Which hosts share a connection to a jump host: those that would log in there alike, see jump_hop. Timeouts apart.
+
+    A passphrase counts by whether there is one: secrets can't be compared, and a key file that one opened is open for all.
+    """
+
+    jumps: tuple[str, ...]
+    private_key_file: str | None
+    has_passphrase: bool
+    known_hosts_files: tuple[str, ...]
+
+    @classmethod
+    def of(cls, jumps: tuple[str, ...], connection: Connection) -> SharedJump:
+        has_passphrase = connection.private_key_passphrase is not None
+        return cls(jumps, connection.private_key_file, has_passphrase, connection.known_hosts_files)
+
+
+@dataclass(frozen=True, slots=True)
 class Hop:
     """One server on the way: the host itself or a jump host before it."""
 
@@ -68,7 +86,7 @@ class Hop:
 
 
 class HoppingTransport(ABC, Generic[C]):
-    """Connects hop by hop. Jump hosts are connected to once and shared; close() ends those."""
+    """Connects hop by hop. Jump hosts are connected to once for each way to log in there, and shared; close() ends those."""
 
     def __init__(
         self,
@@ -85,7 +103,7 @@ class HoppingTransport(ABC, Generic[C]):
         config = ssh_directory / "config" if ssh_directory else None
         self._config = str(config) if config and config.is_file() else None
         self._gates: dict[tuple[str, int], asyncio.Semaphore] = {}
-        self._bastions: dict[tuple[str, ...], asyncio.Task[C]] = {}
+        self._bastions: dict[SharedJump, asyncio.Task[C]] = {}
 
     @abstractmethod
     async def _attempt(self, host: Host, hop: Hop, tunnel: C | None) -> C:
@@ -137,11 +155,12 @@ class HoppingTransport(ABC, Generic[C]):
         """The shared connection to the last of `jumps`. One attempt serves all who wait for it: a dead jump host costs one deadline."""
         if not jumps:
             return None
-        opening = self._bastions.get(jumps)
+        key = SharedJump.of(jumps, host.connection)
+        opening = self._bastions.get(key)
         if opening is None or (opening.done() and self._is_lost(opening)):
             opening = asyncio.create_task(self._open_bastion(host, jumps))
             opening.add_done_callback(self._is_lost)  # its exception is looked at even when nobody waits any more
-            self._bastions[jumps] = opening
+            self._bastions[key] = opening
         try:
             return await asyncio.shield(opening)
         except HostError as error:
