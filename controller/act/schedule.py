@@ -15,6 +15,7 @@ from controller.act.settings import Context
 from controller.model.errors import SshoalError, UsageError
 from controller.model.text import printable
 
+_EMPTY = ("no crontab", "no such file")  # as cron and cronie say it, and BusyBox (Alpine)
 _DEADLINE_S = 20
 _UNITS = Path("/etc/systemd/system")
 
@@ -140,7 +141,7 @@ def _crontab() -> list[str]:
         # Not splitlines(): to cron a form feed or U+2028 ends no line.
         return text.removesuffix("\n").split("\n") if text else []
     said = printable(listed.stderr)
-    if "no crontab" in said.lower():
+    if any(words in said.lower() for words in _EMPTY):
         return []
     raise SshoalError(
         f"crontab -l failed: {said or f'exit code {listed.returncode}'}; nothing was changed",

@@ -32,6 +32,12 @@ case "$1" in
   -) cat > {table} ;;
 esac
 """
+BUSYBOX = """#!/bin/sh
+case "$1" in
+  -l) echo "crontab: can't open 'root': No such file or directory" >&2; exit 1 ;;
+  -) cat > {table} ;;
+esac
+"""
 SYSTEMCTL = """#!/bin/sh
 echo "$@" >> {log}
 """
@@ -169,8 +175,9 @@ def test_a_crontab_that_cannot_be_read_is_not_taken_for_an_empty_one(verb: str, 
     assert table.read_text() == "0 1 * * * theirs\n"
 
 
-def test_no_crontab_yet_is_understood_whatever_the_users_language(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(table.parent / "bin" / "crontab", GERMAN.format(table=table))
+@pytest.mark.parametrize("crontab", [GERMAN, BUSYBOX], ids=["German", "BusyBox"])
+def test_no_crontab_yet_is_understood(crontab: str, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(table.parent / "bin" / "crontab", crontab.format(table=table))
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     schedule.install(context(), 60.0, systemd=False)
     assert table.read_text().startswith("* * * * * ")
