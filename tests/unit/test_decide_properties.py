@@ -23,6 +23,7 @@ from tests.builders import (
     deployment,
     edited,
     host,
+    job,
     moment,
     put,
     replica_set,
@@ -81,13 +82,20 @@ def worlds(draw: st.DrawFn) -> World:
         things.append(replica_set(replicas=draw(st.integers(0, 3))))
     if draw(st.booleans()):
         things.append(bare_pod())
+    if draw(st.booleans()):  # its pods end, and stay for their logs
+        port = {"containerPort": 80, "hostPort": 8080}
+        things.append(job("sum", template("sum:1", restartPolicy="Never", requests={"cpu": "1"}, ports=[port])))
     return world(*hosts, *things)
+
+
+def _agents(start: World, step_s: float = 5.0) -> Agents:
+    return Agents(start, step_s=step_s, ends={"sum:1": [0]})
 
 
 @quick
 @given(worlds())
 def test_every_world_comes_to_rest_and_then_nothing_changes(start: World) -> None:
-    agents = Agents(start)
+    agents = _agents(start)
     last = agents.settle(40)
     assert last.is_empty
     assert reconcile(agents.observed(), agents.now).is_empty
@@ -96,7 +104,7 @@ def test_every_world_comes_to_rest_and_then_nothing_changes(start: World) -> Non
 @quick
 @given(worlds(), st.lists(st.sampled_from(range(10)), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_every_world_comes_to_rest_after_faults_and_edits(start: World, acts: list[int], dice: Random) -> None:
-    agents = Agents(start, step_s=40.0)
+    agents = _agents(start, step_s=40.0)
     for act in acts:
         _DISTURBANCES[act](agents, dice)
         for _ in range(dice.randint(0, 12)):
@@ -227,7 +235,7 @@ def _available(agents: Agents) -> int:
 @quick
 @given(worlds(), st.integers(0, 6), st.randoms(use_true_random=False))
 def test_the_order_of_records_does_not_change_the_plan(start: World, steps: int, dice: Random) -> None:
-    agents = Agents(start)
+    agents = _agents(start)
     for _ in range(steps):
         agents.step()
     seen = agents.observed()
@@ -246,7 +254,7 @@ def _shuffled(start: World, dice: Random) -> World:
 @quick
 @given(worlds(), st.integers(1, 30))
 def test_nothing_is_evicted_when_no_host_answers(start: World, steps: int) -> None:
-    agents = Agents(start, step_s=60.0)
+    agents = _agents(start, step_s=60.0)
     agents.settle(40)
     agents.down = set(agents.world.hosts)
     for _ in range(steps):
@@ -265,7 +273,7 @@ def test_a_plan_applied_is_a_fixed_point_while_nothing_else_happens(start: World
 @quick
 @given(worlds(), st.data())
 def test_silence_alone_writes_a_series_and_no_more(start: World, data: Any) -> None:
-    agents = Agents(start)
+    agents = _agents(start)
     agents.settle(40)
     down = data.draw(st.sampled_from(sorted(agents.world.hosts)))
     silent = replace(agents.observed(), sightings={**agents.observed().sightings, down: unseen()})

@@ -6,11 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from controller.decide.pods import is_finished
 from controller.decide.reconcile import reconcile
+from controller.decide.schedule.usage import HELD_MAX
 from controller.model.cluster import Declared, Pod, World
 from controller.model.plan import Plan
-from nodeagent.protocol import STOPPED
+from nodeagent.protocol import FAILED, RUNNING_PHASE, STOPPED, SUCCEEDED
+from tests.agents import Agents
 from tests.builders import (
     after,
     bare_pod,
@@ -193,3 +198,76 @@ def test_a_node_whose_pods_no_budget_keeps_is_preferred_and_a_budget_is_broken_w
     assert preempted(reconcile(put(start, guarded, pod("vip", "high")), moment(10))) == ["a"]
     alone = running({"n2": [kept, pod("d", "high")]})
     assert preempted(reconcile(put(alone, guarded, pod("vip", "high")), moment(10))) == ["c"]
+
+
+def ended(name: str, phase: str = SUCCEEDED, priority: str = "low", **fields: Any) -> Pod:
+    """One that has ended on n1 and stays for its logs."""
+    one = replace(pod(name, priority, restartPolicy="Never", **fields), node="n1", bound=moment())
+    return replace(one, report=report(one, phase))
+
+
+def told_by_n1(*pods: Pod, cpu_m: int = 2000) -> World:
+    sightings = {"n1": seen("n1", [one.report for one in pods if one.report], cpu_m=cpu_m)}
+    return world(node("n1"), *pods, LOW, MIDDLE, HIGH, sightings=sightings)
+
+
+@pytest.mark.parametrize("ports", [{}, {"ports": [{"containerPort": 80, "hostPort": 8080}]}], ids=["plain", "hostPort"])
+@pytest.mark.parametrize("phase", [SUCCEEDED, FAILED])
+def test_what_has_ended_is_no_victim_as_it_takes_no_room(phase: str, ports: dict[str, Any]) -> None:
+    done = ended("done", phase, cpu="2", **ports)
+    full = replace(pod("full", "high", cpu="2"), node="n1", bound=moment())
+    start = told_by_n1(done, replace(full, report=report(full)))
+    plan = reconcile(put(start, pod("vip", "high", **ports)), moment(10))
+    assert preempted(plan) == []
+    assert [item.summary for item in plan.unplaced] == ["0/1 nodes fit: 1 cpu: needs 1, free 0"]
+    runs = replace(pod("runs", cpu="2", **ports), node="n1", bound=moment())
+    start = told_by_n1(done, replace(runs, report=report(runs)))
+    assert preempted(reconcile(put(start, pod("vip", "high", **ports)), moment(10))) == ["runs"]
+
+
+def test_a_victim_gives_back_its_place_in_what_the_agent_is_told_and_what_has_ended_does_not() -> None:
+    over = [ended(f"done-{number}") for number in range(HELD_MAX)]
+    assert preempted(reconcile(put(told_by_n1(*over), pod("vip", "high")), moment(10))) == []
+    runs = replace(pod("runs"), node="n1", bound=moment())
+    start = told_by_n1(*over[1:], replace(runs, report=report(runs)))
+    assert preempted(reconcile(put(start, pod("vip", "high")), moment(10))) == ["runs"]
+
+
+_kinds = st.tuples(st.sampled_from(["low", "", "middle", "high"]), st.sampled_from(["0", "1", "2"]), st.booleans())
+_phases = st.sampled_from([RUNNING_PHASE, RUNNING_PHASE, SUCCEEDED, FAILED])
+
+
+def _of_kind(name: str, kind: tuple[str, str, bool]) -> Pod:
+    priority, cpu, has_port = kind
+    ports = {"ports": [{"containerPort": 80, "hostPort": 8080}]} if has_port else {}
+    return pod(name, priority, cpu, restartPolicy="Never", **ports)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(_kinds, st.integers(1, 2), _phases), max_size=7),
+    st.lists(_kinds, min_size=1, max_size=4),
+)
+def test_room_is_made_by_less_important_pods_that_run_until_all_is_at_rest(
+    there: list[tuple[tuple[str, str, bool], int, str]], waiting: list[tuple[str, str, bool]]
+) -> None:
+    """Some of those on the nodes have ended, with ports or without, and stay. Nodes may be fuller than full: then nothing more fits."""
+    agents = Agents(world(node("n1", 1), node("n2", 2), LOW, MIDDLE, HIGH))
+    for number, (kind, on, phase) in enumerate(there):
+        one = replace(_of_kind(f"there-{number}", kind), node=f"n{on}", bound=moment(number))
+        one = replace(one, report=report(one, phase))
+        agents.world = put(agents.world, one)
+        agents.pods.setdefault(one.node, {})[one.meta.uid] = report(one, phase)
+    agents.world = put(agents.world, *(_of_kind(f"new-{number}", kind) for number, kind in enumerate(waiting)))
+    values = {"low": -10, "": 0, "middle": 50, "high": 100}
+    kinds = {f"there-{number}": kind for number, (kind, _, _) in enumerate(there)}
+    highest = max(values[priority] for priority, _, _ in waiting)
+
+    def check(plan: Plan) -> None:
+        for change in plan.changes:
+            if change.reason == "Preempted":
+                assert isinstance(change.record, Pod)
+                assert not is_finished(change.record)
+                assert values[kinds[change.record.meta.name][0]] < highest
+
+    agents.settle(30, check)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from controller.decide.pods import ready_ages
+from controller.decide.pods import is_active, ready_ages
 from controller.decide.schedule.filters import fits
 from controller.decide.schedule.priority import Priorities
 from controller.decide.schedule.ranking import Ranking
@@ -91,7 +91,10 @@ class Occupant:
 
 
 class Running:
-    """Pods that run on nodes and are not on their way out, by node; looked up when the first pod wants to preempt."""
+    """Pods that run on nodes and are not on their way out, by node; looked up when the first pod wants to preempt.
+
+    What has ended is none of them: it takes no room in the index, so that none is won by its going.
+    """
 
     def __init__(self, world: World, index: Index, shapes: Shapes) -> None:
         self._world, self._index, self._shapes = world, index, shapes
@@ -106,7 +109,7 @@ class Running:
         if self._on is None:
             self._on = {}
             for pod in sorted(self._world.pods.values(), key=lambda pod: pod.meta.key):
-                shape = self._shapes.of(pod) if pod.node and pod.stop is None and pod.lost is None else None
+                shape = self._shapes.of(pod) if pod.node and is_active(pod) else None
                 if shape is not None:
                     occupant = Occupant(pod, self._index.crowd_of(pod, shape), priorities.of(shape.spec))
                     self._on.setdefault(pod.node, []).append(occupant)
