@@ -88,6 +88,19 @@ class Budgets:
                     found.add(pod.meta.uid)
         return frozenset(found)
 
+    def gone(self, pods: Iterable[Pod]) -> None:
+        """They are being stopped, whatever the budgets say: from now on these stand as the next pass would find them."""
+        for pod in pods:
+            if pod.meta.uid not in self._ready or not is_active(pod):
+                continue  # it was none of the healthy ones
+            for item in self._over.get(pod.meta.uid, ()):
+                status = self.statuses[item.meta.uid]
+                self.statuses[item.meta.uid] = replace(
+                    status,
+                    disruptions_allowed=max(0, status.disruptions_allowed - 1),
+                    current_healthy=status.current_healthy - 1,
+                )
+
     def _judge(self, world: World, item: Budget, pods: Sequence[Pod]) -> BudgetStatus:
         spec = self._specs[item.meta.uid]
         expected, trouble = _expected(world, spec, pods)

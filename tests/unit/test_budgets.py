@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from controller.decide.budgets import Budgets
 from controller.decide.drain import order_drain
 from controller.decide.reconcile import reconcile
-from controller.model.cluster import Drain, Pod, World
+from controller.model.cluster import Drain, Pod, Stop, World
 from controller.model.errors import ManifestError
 from controller.model.manifest import load
 from controller.model.policies import Budget, BudgetStatus
@@ -116,6 +116,20 @@ def test_each_pod_that_goes_takes_one_of_what_is_allowed() -> None:
     refusals = [budgets.refusal(pod) for pod in pods_of(agents.world)]
     assert [bool(text) for text in refusals] == [False, False, True, True]
     assert refusals[2] == "disruption budget web allows none to go: 2 healthy, 2 have to be"
+
+
+@pytest.mark.parametrize("ready", range(4))
+def test_what_goes_without_asking_is_counted_as_the_next_pass_will(ready: int) -> None:
+    """What was not ready was none of the healthy ones. Two budgets are both told."""
+    agents = settled(deployment(), budget(minAvailable=1), budget("other", maxUnavailable=2))
+    pods = pods_of(agents.world)
+    healthy = {pod.meta.uid for pod in pods[:ready]}
+    for count in range(len(pods) + 1):
+        victims = [replace(pod, stop=Stop("room is made", moment())) for pod in pods[:count]]
+        budgets = Budgets(agents.world, healthy)
+        budgets.gone(pods[:count])
+        after = Budgets(put(agents.world, *victims), healthy - {pod.meta.uid for pod in victims})
+        assert budgets.statuses == after.statuses
 
 
 def test_two_budgets_over_one_pod_let_it_never_go() -> None:

@@ -271,3 +271,19 @@ def test_room_is_made_by_less_important_pods_that_run_until_all_is_at_rest(
                 assert values[kinds[change.record.meta.name][0]] < highest
 
     agents.settle(30, check)
+
+
+def labelled(of: Pod, app: str) -> Pod:
+    return replace(of, meta=replace(of.meta, labels={"app": app}))
+
+
+@pytest.mark.parametrize(
+    ("wanting", "victims"), [(1, {"web1"}), (2, {"web1", "batch"}), (3, {"web1", "web2", "batch"})]
+)
+def test_a_budget_counts_those_that_made_room_before_in_the_same_pass(wanting: int, victims: set[str]) -> None:
+    """One web pod may go. For a second important pod the batch pod goes, though it is more important than web2."""
+    webs = [labelled(pod(f"web{number}", "low", cpu="2"), "web") for number in (1, 2)]
+    start = running({"n1": [webs[0]], "n2": [webs[1]], "n3": [labelled(pod("batch", "middle", cpu="2"), "batch")]})
+    wants = [pod(f"want{number}", "high", cpu="2") for number in range(wanting)]
+    plan = reconcile(put(start, budget("web", {"app": "web"}, minAvailable=1), *wants), moment(100))
+    assert set(preempted(plan)) == victims

@@ -136,6 +136,7 @@ class _Placing:
                     stopped = replace(victim, stop=Stop(because, self._now))
                     self._preempted.append(Change("stop", stopped, because, "Preempted", warning=True))
                 self._running.forget(found.victims)
+                self._protection.gone(found.victims)
             self._nominated[pod.meta.uid] = node
             self._index.take(self._index.rooms[node], crowd)
 

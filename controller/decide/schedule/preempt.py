@@ -70,6 +70,11 @@ class Protection:
         """Uids of those pods that no disruption budget lets go, the first ones going first."""
         return self._budgets.violated_by(pods) if self._budgets is not None else frozenset()
 
+    def gone(self, pods: Sequence[Pod]) -> None:
+        """They are being stopped: the budgets over them let fewer others go."""
+        if self._budgets is not None:
+            self._budgets.gone(pods)
+
     @cached_property
     def _budgets(self) -> Budgets | None:
         if not self._world.policies:
