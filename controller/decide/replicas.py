@@ -148,7 +148,7 @@ def demand(metric: MetricSpec, measured: Measured, current: int, up: Fraction, d
         return told(current if _is_near(ratio, up, down) else math.ceil(ratio * len(used)))
     for uid in measured.missing:
         if ratio < 1:
-            used[uid] = _all_of_it(target, measured.requests.get(uid, 0), source.name)
+            used[uid] = _presumed(target, measured.requests.get(uid, 0), source.name)
         elif ratio > 1:
             used[uid] = 0
     if counts_unready:
@@ -175,10 +175,11 @@ def _percent(used: Mapping[str, int], requests: Mapping[str, int]) -> int | None
     return sum(used.values()) * 100 // whole if whole else None
 
 
-def _all_of_it(target: MetricTarget, request: int, name: str) -> int:
+def _presumed(target: MetricTarget, request: int, name: str) -> int:
+    """Of a pod without figures, on the way down: all that it asks for, or the target where that is more."""
     if target.type == "Utilization":
         assert target.average_utilization is not None
-        return request * target.average_utilization // 100
+        return request * max(100, target.average_utilization) // 100
     return _value(target, name)
 
 

@@ -25,9 +25,13 @@ from nodeagent.protocol import ContainerUsage, Sample, Usage
 from tests.agents import Agents
 from tests.builders import autoscaler, cluster, deployment, moment, replica_set, stateful_set, template
 
-CPU_50 = MetricSpec.model_validate(
-    {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}
-)
+
+def cpu(percent: int) -> MetricSpec:
+    target = {"type": "Utilization", "averageUtilization": percent}
+    return MetricSpec.model_validate({"type": "Resource", "resource": {"name": "cpu", "target": target}})
+
+
+CPU_50 = cpu(50)
 CPU_500M = MetricSpec.model_validate(
     {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "500m"}}}
 )
@@ -63,8 +67,6 @@ def measured(used: list[int], *, unready: int = 0, missing: int = 0, **fields: A
         pytest.param(measured([0, 0, 0]), 3, 0, id="nothing used: nothing wanted, minReplicas holds"),
         pytest.param(measured([800, 800], missing=1), 3, 3, id="missing is 0 when going up, which ends near the target"),
         pytest.param(measured([1500, 1500], missing=1), 3, 6, id="missing is 0 when going up: ceil(3 × 100/50)"),
-        pytest.param(measured([100, 100], missing=1), 3, 2, id="missing is all of the target going down: ceil(3 × 23/50)"),
-        pytest.param(measured([400, 400], missing=2), 4, 4, id="missing as on target: 45 % is near enough"),
         pytest.param(measured([600, 600], missing=2), 4, 4, id="missing turns up into down: nothing"),
         pytest.param(measured([1500], unready=2), 3, 3, id="not ready is 0 when going up: ends on target"),
         pytest.param(measured([3000], unready=2), 3, 6, id="not ready is 0 when going up: ceil(3 × 100/50)"),
@@ -73,6 +75,30 @@ def measured(used: list[int], *, unready: int = 0, missing: int = 0, **fields: A
     ],
 )  # fmt: skip
 def test_what_a_metric_asks_for(metric: MetricSpec, pods: Measured, current: int, wanted: int) -> None:
+    assert demand(metric, pods, current, TENTH, TENTH).replicas == wanted
+
+
+@pytest.mark.parametrize(
+    ("metric", "pods", "current", "wanted"),
+    [
+        pytest.param(CPU_50, measured([100, 100], missing=1), 3, 3, id="all of the request: ceil(3 × 40/50)"),
+        pytest.param(CPU_50, measured([200, 200, 200], missing=1), 4, 4, id="all of the request: ceil(4 × 40/50)"),
+        pytest.param(CPU_50, measured([0, 0, 0], missing=1), 4, 2, id="all of the request: ceil(4 × 25/50)"),
+        pytest.param(
+            CPU_50, measured([400, 400], missing=2), 4, 4, id="all of the request turns down into up: nothing"
+        ),
+        pytest.param(
+            cpu(100), measured([200, 200], missing=2), 4, 3, id="of a target of 100 the same: ceil(4 × 60/100)"
+        ),
+        pytest.param(cpu(200), measured([500, 500], missing=2), 4, 3, id="a target above 100: ceil(4 × 125/200)"),
+        pytest.param(CPU_500M, measured([100, 100], missing=1), 3, 2, id="the average value: ceil(3 × 233/500)"),
+        pytest.param(CPU_500M, measured([400, 400], missing=2), 4, 4, id="the average value: 450 is near enough"),
+    ],
+)
+def test_with_what_a_pod_without_figures_counts_on_the_way_down(
+    metric: MetricSpec, pods: Measured, current: int, wanted: int
+) -> None:
+    """Kubernetes' GetResourceReplicas: with all that it asks for, or the target when that is more; of a plain value with the target."""
     assert demand(metric, pods, current, TENTH, TENTH).replicas == wanted
 
 
