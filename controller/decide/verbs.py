@@ -36,6 +36,10 @@ if TYPE_CHECKING:  # the first brings pydantic, which commands that only look sh
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 RESTARTED_AT = "sshoal.dev/restartedAt"
 CONFIG_HASH = "sshoal.dev/config-hash"  # of a template, where a changed config map restarts pods
+_KEPT = (
+    "replicas",
+    "paused",
+)  # of a Deployment: what `scale` and `rollout pause` set, where its manifest does not name it
 _PREEMPTS = "PreemptLowerPriority"  # what a priority class without a policy does
 _OPAQUE = "Opaque"  # the type of a secret that names none
 AUTO_ROLLBACK = "sshoal.dev/auto-rollback"
@@ -60,7 +64,7 @@ class Applied:
 def apply(world: World, manifests: Sequence[Manifest], secret_hash: SecretHash, now: Moment) -> tuple[Applied, ...]:
     """Declares objects as Kubernetes' `apply` does.
 
-    A number of replicas that the manifest leaves open stays as it is, so that `scale` is not undone.
+    A number of replicas that the manifest leaves open stays as it is, so that `scale` is not undone; so does a pause of a rollout.
 
     Args:
         secret_hash: {key: base64 value} → keyed hash.
@@ -351,9 +355,8 @@ def _deployment(meta: Meta, present: Record | None, manifest: Manifest) -> Deplo
             raise ManifestError(
                 "the selector of a deployment cannot be changed", field="spec.selector", hint="delete it first"
             )
-        live = _spec(present.source)
-        if "replicas" not in _spec(source) and "replicas" in live:
-            source = {**source, "spec": {**_spec(source), "replicas": live["replicas"]}}
+        spec, live = _spec(source), _spec(present.source)
+        source["spec"] = {**spec, **{key: live[key] for key in _KEPT if key in live and key not in spec}}
         source = keeping_restarts(present.source, source)
         return replace(present, meta=meta, source=source, template_hash=template_hash(_spec(source)["template"]))
     return Deployment(meta, source, template_hash(_spec(source)["template"]))

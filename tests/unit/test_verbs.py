@@ -285,6 +285,23 @@ def test_fewer_than_no_replicas_are_refused() -> None:
         verbs.scale(world(web_), web_, -1)
 
 
+def test_a_rollout_that_was_paused_stays_so_until_a_manifest_says_otherwise() -> None:
+    """As in Kubernetes, where the manifest never had it; what else it changes waits."""
+    (web_,) = applied(world(), web()).deployments.values()
+    before = changed(world(web_), verbs.pause(web_, True))
+    assert only(before, web()).outcome == "unchanged"
+    after = applied(before, web(image="web:2"))
+    assert [_spec(one)["paused"] for one in after.deployments.values()] == [True]
+    assert [_spec(one)["template"]["spec"]["containers"][0]["image"] for one in after.deployments.values()] == ["web:2"]
+    resumed = applied(after, web(image="web:2", paused="false"))
+    assert [_spec(one)["paused"] for one in resumed.deployments.values()] == [False]
+    assert only(resumed, web(image="web:2", paused="true")).outcome == "configured"
+
+
+def _spec(of: Deployment) -> Any:
+    return of.source["spec"]
+
+
 def test_pausing_and_resuming_take_turns() -> None:
     web_ = deployment("web", 3)
     (paused,) = verbs.pause(web_, True)
