@@ -127,7 +127,7 @@ def _drain(world: World, name: str, now: Moment) -> World:
     moved = {
         uid: replace(pod, stop=stop)
         for uid, pod in world.pods.items()
-        if pod.node == name and pod.stop is None and pod.meta.owner is not None
+        if pod.node == name and is_active(pod) and pod.meta.owner is not None
     }
     node = replace(world.nodes[name], cordoned=True)
     return _imagined_reports(replace(world, nodes={**world.nodes, name: node}, pods={**world.pods, **moved}))

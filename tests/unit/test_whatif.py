@@ -23,6 +23,7 @@ from tests.builders import (
     cluster,
     deployment,
     edited,
+    job,
     meta,
     moment,
     node,
@@ -143,6 +144,15 @@ def test_a_drained_node_is_empty_but_for_pods_that_nothing_replaces() -> None:
     outcome = imagine(start, Imagined(drain=(alone.node,)), moment(999))
     assert [pod.meta.name for pod in outcome.stuck] == ["lonely"]
     assert per_node(outcome.world)[alone.node] == 1
+
+
+def test_what_has_ended_stays_for_its_logs_on_a_node_that_is_drained() -> None:
+    """As with `drain` itself: it is not gone, and nothing is placed for it."""
+    agents = Agents(cluster(1, job(completions=2)), ends={"sum:1": [0]})
+    agents.settle(60)
+    outcome = imagine(agents.observed(), Imagined(drain=("n1",)), moment(999))
+    assert per_node(outcome.world) == {"n1": 2}
+    assert (outcome.placed, outcome.gone, outcome.unplaced) == ((), (), ())
 
 
 def test_manifests_are_applied_in_imagination() -> None:
