@@ -52,7 +52,7 @@ def measure() -> list[Figure]:
     finally:
         lab.down()
     size = f"{LAYERS * LAYER_BYTES // 10**6} MB"
-    compared = "podman save | ssh HOST podman load, same run"
+    compared = "podman save into ssh HOST podman load, same run"
     return [
         Figure(f"image push of {size} to {HOSTS} hosts", median(ours["first"]), "s", median(plain["first"]), compared),
         Figure(

@@ -122,12 +122,12 @@ def _lose(world: World, name: str) -> World:
 
 
 def _drain(world: World, name: str, now: Moment) -> World:
-    """Cordoned, and its pods stopped that something replaces."""
+    """Cordoned, and its pods stopped that something replaces elsewhere: as `drain` does, it leaves those of DaemonSets."""
     stop = Stop(f"{name} is drained", now)
     moved = {
         uid: replace(pod, stop=stop)
         for uid, pod in world.pods.items()
-        if pod.node == name and is_active(pod) and pod.meta.owner is not None
+        if pod.node == name and is_active(pod) and pod.meta.owner is not None and pod.meta.owner.kind != "DaemonSet"
     }
     node = replace(world.nodes[name], cordoned=True)
     return _imagined_reports(replace(world, nodes={**world.nodes, name: node}, pods={**world.pods, **moved}))

@@ -21,6 +21,7 @@ from tests.agents import Agents
 from tests.builders import (
     bare_pod,
     cluster,
+    daemon_set,
     deployment,
     edited,
     job,
@@ -144,6 +145,13 @@ def test_a_drained_node_is_empty_but_for_pods_that_nothing_replaces() -> None:
     outcome = imagine(start, Imagined(drain=(alone.node,)), moment(999))
     assert [pod.meta.name for pod in outcome.stuck] == ["lonely"]
     assert per_node(outcome.world)[alone.node] == 1
+
+
+def test_daemons_of_a_node_that_is_drained_stay() -> None:
+    start = settled(cluster(2, daemon_set("logs")))
+    outcome = imagine(start, Imagined(drain=("n1",)), moment(999))
+    assert per_node(outcome.world) == {"n1": 1, "n2": 1}
+    assert (outcome.placed, outcome.gone, outcome.unplaced) == ((), (), ())
 
 
 def test_what_has_ended_stays_for_its_logs_on_a_node_that_is_drained() -> None:
