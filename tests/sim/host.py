@@ -320,6 +320,8 @@ class SimHost:
     async def install(self, bundle: str) -> None:
         """What bootstrap does: put the bundle there and have systemd start it."""
         await asyncio.sleep(1.0)
+        if not self.up:
+            return  # switched off meanwhile: nothing was put there, and nothing runs there
         if self.life is not None:
             self.kill_agent()
         self.installed = bundle
