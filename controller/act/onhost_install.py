@@ -229,17 +229,19 @@ def is_refused(version: Path) -> bool:
 
 
 def start(request: dict[str, Any], target: str, units: dict[str, str]) -> None:
-    """Points `current` to `target`, writes and enables the units, and restarts the agent. Podman's service only when its unit changed."""
+    """Writes and enables the units, points `current` to `target`, and restarts the agent. Podman's service only when its unit changed."""
     root = Path(request["directory"])
     changed = [name for name, text in units.items() if write_unit(name, text)]
+    # Whether or not a unit was written here: a push that was cut may have written it and done no more.
+    systemctl("daemon-reload")
+    enable(units)
+    # These take their time. Were the link there before, systemd might start that version by itself in between, which would answer, and
+    # be restarted by what follows after it was said to be in charge.
     link = root / ".current-new"
     link.unlink(missing_ok=True)
     link.symlink_to(target)
     link.rename(root / "current")
     sync(root)
-    # Whether or not a unit was written here: a push that was cut may have written it and done no more.
-    systemctl("daemon-reload")
-    enable(units)
     for name in units:
         systemctl("reset-failed", name)
         if name != request["service"]:
