@@ -49,6 +49,7 @@ class Machine:
         self.lives_s: dict[str, float] = {}
         self.begun_s = clock.now_s
         self.restarts_told = 0
+        self.enabled_under: list[str] = []  # which version `current` pointed at, at each `systemctl enable`
 
     @property
     def version(self) -> str:
@@ -75,6 +76,8 @@ class Machine:
             return 0, f"{self.crashes()}\n"
         if verbs[:2] == ["systemctl", "daemon-reload"]:
             self.known = {unit.name: unit.read_text() for unit in self.units.glob("*.service")}
+        if verbs[:2] == ["systemctl", "enable"]:
+            self.enabled_under.append(self.version)
         if verbs[:2] == ["systemctl", "enable"] and not self.is_enabled:
             (self.units / f"{TARGET}.wants").mkdir(exist_ok=True)
             (self.units / f"{TARGET}.wants" / UNIT).symlink_to(self.units / UNIT)
@@ -234,6 +237,14 @@ def test_an_agent_that_runs_but_is_not_enabled_is_not_in_place(host: Host) -> No
     assert host.push("1")["changed"] is True
     assert host.machine.is_enabled
     assert host.push("1")["changed"] is False
+
+
+def test_a_version_is_switched_to_once_all_that_takes_time_is_done(host: Host) -> None:
+    """Else systemd, which starts a crashing agent again by itself, starts it in between: it answers, and is then restarted."""
+    first = host.push("first")["digest"]
+    second = host.push("second")["digest"]
+    assert host.machine.version == second
+    assert host.machine.enabled_under == ["", first]
 
 
 def test_units_that_cannot_be_enabled_are_told(host: Host) -> None:
