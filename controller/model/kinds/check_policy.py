@@ -12,6 +12,7 @@ from controller.model.kinds.policy import (
     LEVELS,
     MODES,
     NEVER_USED,
+    OF_CLASS,
     PREFIX,
     VERSION,
     LimitRange,
@@ -55,23 +56,33 @@ def policy_problems(thing: ResourceQuota | LimitRange) -> Iterator[Problem]:
 
 
 # Behind these prefixes Kubernetes has resources that are none of ours; without a '/' only huge pages.
-_PREFIXES = ("count/", "requests.", "limits.")
+_PREFIXES = ("count/", "requests.", "limits.", "hugepages-")
+_HUGE_PAGES = ("hugepages-", "requests.hugepages-")
 
 
 def _hard(name: str, amount: str) -> Iterator[Problem]:
     at: Path = ("spec", "hard", name)
-    if name.startswith(_PREFIXES) and name not in COMPUTE and name not in COUNTED and name not in CLAIMED:
-        try:
-            check_label_key(name)
-            unknown = "/" not in name and not name.startswith("requests.hugepages-")
-        except ValueError:
-            unknown = True
-        if unknown:
-            yield at, "is nothing that a quota counts: pods, requests.cpu, limits.memory, count/jobs.batch, …"
-            return
+    if not _is_ours(name) and not _is_another_resource(name):
+        yield at, "is nothing that a quota counts: pods, requests.cpu, limits.memory, count/jobs.batch, …"
+        return
     counted = name in ("pods", *COUNTED, *NEVER_USED, CLAIMED[0]) or name.startswith("count/")
     if counted and exact(amount) % 1:
         yield at, f"must be a whole number, not {amount}"
+
+
+def _is_ours(name: str) -> bool:
+    if name == "pods" or name in COMPUTE or name in COUNTED or name in NEVER_USED or name in CLAIMED:
+        return True
+    return name.partition(OF_CLASS)[2] in ("requests.storage", "persistentvolumeclaims")
+
+
+def _is_another_resource(name: str) -> bool:
+    """Whether Kubernetes would count it, for kinds and devices that there are none of here."""
+    try:
+        check_label_key(name)
+    except ValueError:
+        return False
+    return name.startswith(_HUGE_PAGES) or (name.startswith(_PREFIXES) and "/" in name)
 
 
 def _quota(quota: ResourceQuota) -> Iterator[Problem]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from controller.model.kinds.meta import Model, Object, ObjectMeta, Quantity, shown
+from controller.model.kinds.meta import Model, Object, ObjectMeta, Quantity
 
 # Labels of a namespace that say what its pods may ask for (Pod Security Standards).
 PREFIX = "pod-security.kubernetes.io/"
@@ -61,20 +61,6 @@ NEVER_USED = (
 )
 
 
-def _check_hard(name: str) -> str:
-    known = name == "pods" or name in COMPUTE or name in COUNTED or name in NEVER_USED or name in CLAIMED
-    known = known or name.partition(OF_CLASS)[2] in ("requests.storage", "persistentvolumeclaims")
-    foreign = name.startswith(("count/", "requests.", "limits.", "hugepages-"))
-    if not known and not foreign:
-        raise ValueError(
-            f"{shown(name)} is nothing that a quota counts: pods, requests.cpu, limits.memory, count/jobs.batch, …"
-        )
-    return name
-
-
-Hard = Annotated[str, AfterValidator(_check_hard)]
-
-
 class ScopeRequirement(Model):
     scope_name: Scope
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
@@ -86,7 +72,7 @@ class ScopeSelector(Model):
 
 
 class ResourceQuotaSpec(Model):
-    hard: dict[Hard, Quantity] = Field(default_factory=dict)
+    hard: dict[str, Quantity] = Field(default_factory=dict)
     scopes: tuple[Scope, ...] = ()
     scope_selector: ScopeSelector | None = None
 
