@@ -263,20 +263,8 @@ class Controller:
     ) -> World:
         cluster = Cluster(self._store.cluster_id, self._settings)
         entries = {name: self._entry(host) for name, host in hosts.items() if not is_remembered(host)}
-        return World(
-            cluster,
-            entries,
-            records.nodes,
-            {name: _ours_only(name, sighting, cluster.id, epoch) for name, sighting in sightings.items()},
-            records.declared,
-            records.deployments,
-            records.replica_sets,
-            records.pods,
-            records.counter,
-            records.workloads,
-            records.policies,
-            records.claims,
-        )
+        seen = {name: _ours_only(name, sighting, cluster.id, epoch) for name, sighting in sightings.items()}
+        return records.world(cluster, entries, seen)
 
     def _entry(self, host: Host) -> HostEntry:
         """Read once for each host that the inventory gives: typing its variables costs more than all else of a calm pass."""

@@ -100,21 +100,7 @@ class Wiring:
 
     def world(self) -> World:
         """The records, with no sightings: for verbs and for views of what is stored."""
-        records = self.store.load()
-        return World(
-            Cluster(self.store.cluster_id, self.settings),
-            {},
-            records.nodes,
-            {},
-            records.declared,
-            records.deployments,
-            records.replica_sets,
-            records.pods,
-            records.counter,
-            records.workloads,
-            records.policies,
-            records.claims,
-        )
+        return self.store.load().world(Cluster(self.store.cluster_id, self.settings))
 
     def now(self) -> Moment:
         return now()

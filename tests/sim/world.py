@@ -177,21 +177,7 @@ class SimWorld:
     # ---- the user ----
 
     def view(self) -> World:
-        records = self.store.load()
-        return World(
-            Cluster(self.store.cluster_id, Settings()),
-            {},
-            records.nodes,
-            {},
-            records.declared,
-            records.deployments,
-            records.replica_sets,
-            records.pods,
-            records.counter,
-            records.workloads,
-            records.policies,
-            records.claims,
-        )
+        return self.store.load().world(Cluster(self.store.cluster_id, Settings()))
 
     def apply(self, name: str, replicas: int, image: str) -> None:
         """`sshoal apply`: what it acknowledges must hold whatever happens later."""

@@ -5,9 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from controller.model.cluster import Declared, Deployment, Node, Pod, Record, ReplicaSet, VolumeClaim
+from controller.model.cluster import (
+    Cluster,
+    Declared,
+    Deployment,
+    HostEntry,
+    Node,
+    Pod,
+    Record,
+    ReplicaSet,
+    Sighting,
+    VolumeClaim,
+    World,
+)
 from controller.model.errors import StoreError
 from nodeagent import protocol
 
@@ -36,6 +49,7 @@ _WORKLOADS = {
     "Job": "Job",
     "StatefulSet": "StatefulSet",
 }  # their module is loaded when there is one
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _POLICIES = {"PodDisruptionBudget": "Budget", "HorizontalPodAutoscaler": "Autoscaler"}  # likewise
 
 
@@ -53,6 +67,25 @@ class Records:
     workloads: dict[str, Workload | Revision] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
     claims: dict[str, VolumeClaim] = field(default_factory=dict)
+
+    def world(
+        self, cluster: Cluster, entries: Mapping[str, HostEntry] = _NONE, sightings: Mapping[str, Sighting] = _NONE
+    ) -> World:
+        """These records as decisions read them, with what was seen of hosts; without, for verbs and for views of what is stored."""
+        return World(
+            cluster,
+            entries,
+            self.nodes,
+            sightings,
+            self.declared,
+            self.deployments,
+            self.replica_sets,
+            self.pods,
+            self.counter,
+            self.workloads,
+            self.policies,
+            self.claims,
+        )
 
     def put(self, record: Record) -> None:
         self._table(record)[self._key(record)] = record
