@@ -1,7 +1,8 @@
 """Runs one probe or hook against a pod: http, tcp, exec, grpc, sleep. A handler comes in, ok or not with a message goes out. Does I/O.
 
 What counts as a success is Kubernetes' (kubelet's prober): HTTP 200–399, a TCP connect, exit code 0, gRPC status SERVING. Everything is
-done by hand on asyncio streams, since a probe runs every few seconds for every container: no client library, no image tool, no thread.
+done by hand, since a probe runs every few seconds for every container: no client library, no image tool, no thread; http and tcp on bare
+sockets, which cost half of what asyncio's streams do.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import ssl
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import Optional
+from typing import Optional, Union
 from urllib.parse import urljoin, urlsplit
 
 from nodeagent import process
@@ -93,16 +94,37 @@ def _exec_outcome(code: Optional[int], output: bytes, timeout_s: float) -> Probe
     return ProbeOutcome(False, _short(f"command {how}: {output.decode('utf-8', 'replace').strip()}"))
 
 
-async def _open(
-    host: str, port: int, inside: Optional[Process], context: Optional[ssl.SSLContext] = None
+async def _connect(host: str, port: int, inside: Optional[Process]) -> socket.socket:
+    """A connection from the host, or from within the network of the process `inside`. Not blocking; the caller closes it."""
+    if inside is not None:
+        connection = await process.connected_inside(inside, host, port)
+        connection.setblocking(False)
+        return connection
+    address = await _address(host, port)
+    connection = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _streams(
+    connection: socket.socket, *, tls: bool = False, name: str = ""
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection from the host, or from within the network of the process `inside`."""
-    name = host if context is not None else None
-    if inside is None:
-        address = await _address(host, port)
-        return await asyncio.open_connection(address, port, ssl=context, server_hostname=name, limit=READ_BYTES_MAX)
-    connection = await process.connected_inside(inside, host, port)
-    return await asyncio.open_connection(sock=connection, ssl=context, server_hostname=name, limit=READ_BYTES_MAX)
+    """asyncio's streams over a connection, which they close. `name`: the server's, for TLS."""
+    try:
+        return await asyncio.open_connection(
+            sock=connection,
+            ssl=_unverified() if tls else None,
+            server_hostname=name if tls else None,
+            limit=READ_BYTES_MAX,
+        )
+    except BaseException:
+        connection.close()
+        raise
 
 
 async def _address(host: str, port: int) -> str:
@@ -116,8 +138,7 @@ async def _address(host: str, port: int) -> str:
 
 
 async def _tcp(host: str, port: int, inside: Optional[Process]) -> ProbeOutcome:
-    _, writer = await _open(host, port, inside)
-    writer.transport.abort()
+    (await _connect(host, port, inside)).close()
     return ProbeOutcome(True, "")
 
 
@@ -125,6 +146,7 @@ async def _tcp(host: str, port: int, inside: Optional[Process]) -> ProbeOutcome:
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _UNSAFE_IN_TARGET = re.compile(rb"[^!-~]")
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r\n]")
 
 
@@ -158,12 +180,13 @@ async def _get(
     inside: Optional[Process],
 ) -> tuple[int, str, bytes]:
     """(status, Location, what of the body came along). The rest of the body is not waited for."""
-    context = _unverified() if scheme == "https" else None
-    reader, writer = await _open(host, port, inside, context)
+    connection = await _connect(host, port, inside)
+    channel = _Tls(*await _streams(connection, tls=True, name=host)) if scheme == "https" else _Plain(connection)
     try:
-        writer.write(_request(host, port, target, headers))
+        await channel.send(_request(host, port, target, headers))
+        answer = _Answer(channel)
         for _ in range(REDIRECTS_MAX):
-            head = await _read_head(reader)
+            head = await answer.head()
             match = _STATUS_LINE.match(head)
             if match is None:
                 raise ValueError("the answer is not HTTP/1")
@@ -171,22 +194,71 @@ async def _get(
             if status >= 200 or status == 101:
                 break  # others below 200 are announcements before the answer
         failed = not 200 <= status < 400
-        body = await reader.read(MESSAGE_CHARS_MAX) if failed and _header(head, b"content-length") != "0" else b""
+        body = await answer.body() if failed and _header(head, b"content-length") != "0" else b""
         return status, _header(head, b"location"), body
     finally:
-        writer.transport.abort()
+        channel.close()
 
 
-async def _read_head(reader: asyncio.StreamReader) -> bytes:
-    """Up to the empty line. A bare newline ends a line too: the smallest servers write so, and kubelet takes it."""
-    head = b""
-    while True:
-        line = await reader.readuntil(b"\n")
-        head += line
-        if line in (b"\r\n", b"\n"):
-            return head
-        if len(head) > READ_BYTES_MAX:
-            raise ValueError(f"the answer's head is larger than {READ_BYTES_MAX} bytes")
+class _Plain:
+    """What is sent and received on a bare socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._connection, data)
+
+    async def receive(self) -> bytes:
+        """What has come; b"" at the end."""
+        return await asyncio.get_running_loop().sock_recv(self._connection, READ_BYTES_MAX)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _Tls:
+    """The same through TLS."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def receive(self) -> bytes:
+        return await self._reader.read(READ_BYTES_MAX)
+
+    def close(self) -> None:
+        self._writer.transport.abort()
+
+
+class _Answer:
+    """An answer as it comes in. What was read too far is kept for what is asked next."""
+
+    def __init__(self, channel: Union[_Plain, _Tls]) -> None:
+        self._channel = channel
+        self._read = b""
+
+    async def head(self) -> bytes:
+        """Up to the empty line. A bare newline ends a line too: the smallest servers write so, and kubelet takes it."""
+        seen = 0
+        while True:
+            end = _EMPTY_LINE.search(self._read, max(0, seen - 3))
+            if end is not None:
+                head, self._read = self._read[: end.end()], self._read[end.end() :]
+                return head
+            seen = len(self._read)
+            if seen > READ_BYTES_MAX:
+                raise ValueError(f"the answer's head is larger than {READ_BYTES_MAX} bytes")
+            more = await self._channel.receive()
+            if not more:
+                raise EOFError("the connection was closed before the answer's head was whole")
+            self._read += more
+
+    async def body(self) -> bytes:
+        """What of it is there, or comes next."""
+        return (self._read or await self._channel.receive())[:MESSAGE_CHARS_MAX]
 
 
 def _request(host: str, port: int, target: str, headers: tuple[tuple[str, ...], ...]) -> bytes:
@@ -239,7 +311,7 @@ _STATUS_WORDS = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNO
 
 
 async def _grpc(host: str, port: int, service: str, inside: Optional[Process]) -> ProbeOutcome:
-    reader, writer = await _open(host, port, inside)
+    reader, writer = await _streams(await _connect(host, port, inside))
     try:
         writer.write(_health_call(f"{_bracketed(host)}:{port}", service))
         message = await _grpc_answer(reader, writer)

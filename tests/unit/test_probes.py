@@ -256,6 +256,51 @@ def test_a_server_that_ends_lines_with_bare_newlines_is_understood() -> None:
     assert probe_peer(peer, lambda port: Handler("http", port=port)).ok
 
 
+def test_an_answer_is_understood_however_it_is_cut() -> None:
+    """Also in the middle of the empty line, and with the answer in one piece with its announcement."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for at in range(len(whole)):
+            writer.write(whole[at : at + 1])
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.close()
+
+    async def run() -> ProbeOutcome:
+        async with listening(serve) as port:
+            return await HostProber(None).probe(  # type: ignore[arg-type]
+                Handler("http", port=port), ip="127.0.0.1", container_id="", timeout_s=5
+            )
+
+    whole = b"HTTP/1.1 103 Early Hints\r\n\r\n" + answer(503, body="not yet")
+    outcome = asyncio.run(run())
+    assert not outcome.ok and outcome.message.startswith("HTTP 503: ")
+
+
+def test_probes_that_are_cut_off_leave_no_socket_behind() -> None:
+    """A server whose queue is full answers no connect."""
+
+    async def run() -> None:
+        with socket.socket() as full, contextlib.ExitStack() as waiting:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            port = full.getsockname()[1]
+            for _ in range(4):
+                one = waiting.enter_context(socket.socket())
+                one.setblocking(False)
+                one.connect_ex(("127.0.0.1", port))
+            before = len(os.listdir("/proc/self/fd"))
+            for kind in ("http", "tcp", "grpc"):
+                outcome = await HostProber(None).probe(  # type: ignore[arg-type]
+                    Handler(kind, port=port), ip="127.0.0.1", container_id="", timeout_s=0.1
+                )
+                assert outcome == ProbeOutcome(False, "no result within 0.1 s")
+            assert len(os.listdir("/proc/self/fd")) == before
+
+    asyncio.run(run())
+
+
 def test_an_announcement_before_the_answer_is_skipped() -> None:
     peer = Peer(lambda _: b"HTTP/1.1 103 Early Hints\r\n\r\n" + answer(200))
     assert probe_peer(peer, lambda port: Handler("http", port=port)).ok
@@ -372,7 +417,7 @@ def test_a_host_without_free_descriptors_says_nothing_of_the_pod(monkeypatch: py
     async def no_more(*_: Any, **__: Any) -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(asyncio, "open_connection", no_more)
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", no_more)
     assert not probe(Handler("tcp", port=1)).known
 
 
