@@ -9,7 +9,9 @@ from typing import Optional
 
 from nodeagent.protocol import Capacity, Pod
 
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_DECIMAL = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
+_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
+_UNITS = {"": 1, **_DECIMAL, **_BINARY}
 
 
 def field(pod: Pod, path: str) -> Optional[str]:
@@ -59,6 +61,6 @@ def resource(pod: Pod, container: str, name: str, divisor: str, capacity: Capaci
 
 def _divisor(text: str) -> int:
     """Of "1", "1k", "1Mi" …; empty or "0" means 1, as in Kubernetes."""
-    digits = text.rstrip("kKMGTi")
+    digits = text.rstrip("kKMGTPEi")
     count = int(digits) if digits.isascii() and digits.isdigit() else 1
     return max(1, count * _UNITS.get(text[len(digits) :], 1))

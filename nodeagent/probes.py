@@ -13,7 +13,7 @@ import socket
 import ssl
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Optional, Union
 from urllib.parse import urljoin, urlsplit
 
@@ -25,6 +25,7 @@ READ_BYTES_MAX = 64 * 1024
 MESSAGE_CHARS_MAX = 512
 EXEC_SLACK_S = 5.0
 REDIRECTS_MAX = 10  # as kubelet
+_REMEMBERED = 1024  # of what is the same for every probe of a pod
 _RESOLVER = ThreadPoolExecutor(2, thread_name_prefix="resolver")
 _EXHAUSTED = (
     errno.EMFILE,
@@ -100,7 +101,7 @@ async def _connect(host: str, port: int, inside: Optional[Process]) -> socket.so
         connection = await process.connected_inside(inside, host, port)
         connection.setblocking(False)
         return connection
-    address = await _address(host, port)
+    address = host if _is_address(host) else await _address(host, port)
     connection = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
@@ -129,12 +130,18 @@ async def _streams(
 
 async def _address(host: str, port: int) -> str:
     """Of a name, its first address. The loop's own threads make pods' files: a name server that is dead must not hold them up."""
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVER, ask)
+    return str(found[0][4][0])
+
+
+@lru_cache(_REMEMBERED)
+def _is_address(host: str) -> bool:
     try:
-        return str(ipaddress.ip_address(host))
+        ipaddress.ip_address(host)
     except ValueError:
-        ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(_RESOLVER, ask)
-        return str(found[0][4][0])
+        return False
+    return True
 
 
 async def _tcp(host: str, port: int, inside: Optional[Process]) -> ProbeOutcome:
@@ -261,6 +268,7 @@ class _Answer:
         return (self._read or await self._channel.receive())[:MESSAGE_CHARS_MAX]
 
 
+@lru_cache(_REMEMBERED)
 def _request(host: str, port: int, target: str, headers: tuple[tuple[str, ...], ...]) -> bytes:
     fields = {"host": f"{_bracketed(host)}:{port}", "user-agent": "kube-probe/sshoal", "accept": "*/*"}
     lines = []
@@ -275,6 +283,7 @@ def _request(host: str, port: int, target: str, headers: tuple[tuple[str, ...], 
     return f"GET {target} HTTP/1.1\r\n{''.join(lines)}Connection: close\r\n\r\n".encode("utf-8", "replace")
 
 
+@lru_cache(_REMEMBERED)
 def _target(path: str) -> str:
     """A request target without anything that could end the line: other bytes are percent-encoded."""
     rooted = path if path.startswith("/") else f"/{path}"

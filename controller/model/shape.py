@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from controller.model.kinds import unsupported
 from controller.model.kinds.check import problems_of
 from controller.model.kinds.meta import Object, shown
-from controller.model.yamlscan import Document, Path
+from controller.model.yamlscan import OLD_TRUTHS, Document, Path
 
 NOT_YET = "Kubernetes has it, sshoal does not support it yet"
 
@@ -148,13 +148,21 @@ class _Reader:
         ):
             self.document.remove(parent, key)
             return True
+        if detail["type"] == "bool_type" and (truth := self._old_truth(parent, key)) is not None:
+            parent[key] = truth
+            return True
         if detail["type"] in ("int_type", "value_error") and is_whole(detail["input"]):
             parent[key] = int(detail["input"])
             return True
-        if detail["type"] == "literal_error" and path[-2:-1] in (("requests",), ("limits",)) and _is_resource(key):
+        if detail["type"] == "literal_error" and path[-2:-1] in _OF_RESOURCES and _is_resource(key):
             self._take_out(path, parent, str(key), f"{NOT_YET} (--lenient runs without it)", "without field")
             return True
         return False
+
+    def _old_truth(self, parent: Any, key: str | int) -> bool | None:
+        """`yes`, `off` … without quotes: YAML 1.1, as kubectl reads it, has them for true and false. None for anything else."""
+        text = self.document.text_at(parent, key)
+        return OLD_TRUTHS.get(text.lower()) if text and isinstance(parent[key], str) else None
 
     def _take_out(self, path: Path, parent: dict[str, Any], name: str, message: str, lenient: Lenient = "no") -> None:
         self._problem(path, message, lenient)
@@ -173,6 +181,7 @@ class _Reader:
             self._take_out(path, parent, name, f"{NOT_YET} (--lenient leaves this object out)", "without object")
         elif meaning is unsupported.NAMED and "name" not in parent:
             self._take_out(path, parent, name, "makes no name here: apply finds an object again by its metadata.name")
+            parent["name"] = "unnamed"  # that it is missing is told
         elif meaning in (unsupported.MOOT, unsupported.NAMED):
             if name in parent:
                 self.document.remove(parent, name)
@@ -190,11 +199,15 @@ class _Reader:
         gone: set[tuple[int, str | int]] = set()
         for path, detail in reversed(left):
             model = _model_at(self.model, path[:-1]).__name__
-            meaning, values = unsupported.VALUES.get(model, {}).get(str(path[-1]), (None, ())) if path else (None, ())
+            name = next((step for step in reversed(path) if isinstance(step, str)), "")
+            meaning, values = unsupported.VALUES.get(model, {}).get(name, (None, ()))
             if detail["type"] != "literal_error" or detail["input"] not in values:
                 continue
             found = True
-            told = f"{detail['input']}: {NOT_YET}"
+            word = detail["input"]
+            told = f"{word}: {NOT_YET}"
+            # What goes with such a value is no further problem: `type: Pods` and its `pods`.
+            self._forget(path[:-1] if meaning is unsupported.WHOLE else (*path[:-1], word[0].lower() + word[1:]))
             if meaning is unsupported.RUINS:
                 self._problem(path, f"{told} (--lenient leaves this object out)", "without object")
                 # Another value stands in: what else is wrong with the object shall be told too.
@@ -211,6 +224,12 @@ class _Reader:
                 self.document.remove(parent, path[-1])
                 gone.add(place)
         return found
+
+    def _forget(self, path: Path) -> None:
+        """Fields that are not supported there and below."""
+        self.shape.problems = [
+            problem for problem in self.shape.problems if problem.lenient == "no" or problem.path[: len(path)] != path
+        ]
 
     def _as_text(self, path: Path, parent: Any, key: str | int) -> None:
         value = _get(self.data, path)
@@ -241,6 +260,12 @@ _MOST_EXACT = 2**53  # above it a float may be another number than was written
 def is_whole(value: Any) -> bool:
     """`1e+06` or `3.0`: YAML has no other way to write what JSON calls the same number."""
     return isinstance(value, float) and value.is_integer() and abs(value) <= _MOST_EXACT
+
+
+# Maps whose keys are resources: of containers, and of what a LimitRange says.
+_OF_RESOURCES = tuple(
+    (name,) for name in ("requests", "limits", "min", "max", "default", "defaultRequest", "maxLimitRequestRatio")
+)
 
 
 def _is_resource(name: str | int) -> bool:
@@ -350,7 +375,7 @@ def _sentence(detail: ErrorDetails) -> str:
             return f"must be a whole number, not {describe(given)}"
         case "bool_type":
             word = given.lower() if isinstance(given, str) else ""
-            return f"must be true or false, not {word if word in ('yes', 'no', 'on', 'off') else describe(given)}"
+            return f"must be true or false, not {f'{word!r}' if word in OLD_TRUTHS else describe(given)}"
         case "string_type":
             return f"must be a text, not {describe(given)}"
         case "tuple_type":
@@ -368,8 +393,12 @@ def _choices(detail: ErrorDetails) -> list[str]:
     return [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]
 
 
+def _one_of(choices: list[str]) -> str:
+    return " or ".join((", ".join(choices[:-1]), choices[-1])) if len(choices) > 1 else choices[0]
+
+
 def _choice(given: Any, choices: list[str]) -> str:
     if not isinstance(given, str):
-        return f"must be {' or '.join(choices)}, not {describe(given)}"
+        return f"must be {_one_of(choices)}, not {describe(given)}"
     meant = nearest(given, choices)
-    return f"must be {' or '.join(choices)}, not {shown(given)}" + (f": did you mean {meant}?" if meant else "")
+    return f"must be {_one_of(choices)}, not {shown(given)}" + (f": did you mean {meant}?" if meant else "")

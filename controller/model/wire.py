@@ -173,9 +173,8 @@ def _env_from(source: EnvFromSource, namespace: str) -> protocol.EnvFrom:
 
 
 def _resource(selector: ResourceFieldSelector) -> tuple[str, str, str]:
-    # Kubernetes takes a divisor of 0 for one that was not given.
-    divisor = selector.divisor if selector.divisor not in ("0", "1") else ""
-    return selector.resource, selector.container_name, divisor
+    divisor = selector.canonical_divisor or ""
+    return selector.resource, selector.container_name, divisor if divisor != "1" else ""
 
 
 # --- probes and hooks ----------------------------------------------------------------------------------------------

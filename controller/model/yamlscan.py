@@ -55,7 +55,7 @@ class Document:
         return line
 
     def text_at(self, container: Any, key: str | int) -> str | None:
-        """How a number or truth value was written; None for anything else."""
+        """How a number or truth value was written, those of YAML 1.1 among them; None for anything else."""
         return self._texts.get((id(container), key))
 
     def remove(self, container: Any, key: str | int) -> None:
@@ -70,18 +70,32 @@ def scan(text: str, file: str) -> tuple[list[Document], list[ManifestError]]:
     """All documents of `text` that could be read, and all problems. Empty documents are left out."""
     if len(text) > LARGEST_FILE_BYTES or len(text.encode(errors="replace")) > LARGEST_FILE_BYTES:
         return [], [ManifestError("is larger than 3 MiB, the most that is read", file=file)]
-    documents, problems = _read(text, file)
-    if problems and (as_yaml := _json_as_yaml(text)) != text:
-        return _read(as_yaml, file)
-    return documents, problems
-
-
-def _read(text: str, file: str) -> tuple[list[Document], list[ManifestError]]:
     reader = _Reader(text, file)
-    try:
-        return reader.documents(), reader.problems
-    finally:
-        reader.close()
+    documents = reader.documents()
+    if reader.problems and (as_yaml := _json_as_yaml(text)) != text:
+        text, reader = as_yaml, _Reader(as_yaml, file)
+        documents = reader.documents()
+    for _ in range(_MOST_APOSTROPHES):
+        if reader.refused_at is None or (mended := _without_escaped_apostrophes(text, reader.refused_at)) == text:
+            break
+        text, reader = mended, _Reader(mended, file)
+        documents = reader.documents()
+    return documents, reader.problems
+
+
+# Texts with such an escape, of which each is one more reading of the file.
+_MOST_APOSTROPHES = 100
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
+
+
+def _without_escaped_apostrophes(text: str, at: int) -> str:
+    """`\\'` in the double-quoted text at `at`, which kubectl's YAML has and libyaml has not, written so that both have it."""
+    quoted = _QUOTED.match(text, at)
+    if quoted is None:
+        return text
+    mended = _ESCAPE.sub(lambda match: r"\x27" if match[0] == r"\'" else match[0], quoted[0])
+    return text[:at] + mended + text[quoted.end() :]
 
 
 # Any escape, so that the second half of `\\` begins none.
@@ -114,6 +128,7 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         self.problems: list[ManifestError] = []
+        self.refused_at: int | None = None  # where the quoted text begins that holds an escape libyaml does not know
         self._text = text
         self._loader: yaml.CSafeLoader | None = None
         self._document = Document(file, 1)
@@ -121,11 +136,15 @@ class _Reader:
         # name → (data, values and characters in it); None: not yet complete
         self._anchors: dict[str, tuple[Any, int, int] | None] = {}
 
-    def close(self) -> None:
-        if self._loader is not None:
-            self._loader.dispose()
-
     def documents(self) -> list[Document]:
+        """All that could be read. Once."""
+        try:
+            return self._documents()
+        finally:
+            if self._loader is not None:
+                self._loader.dispose()
+
+    def _documents(self) -> list[Document]:
         found: list[Document] = []
         try:
             self._loader = yaml.CSafeLoader(self._text)
@@ -142,6 +161,8 @@ class _Reader:
             pass
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            if error.problem == "found unknown escape character" and error.context_mark:
+                self.refused_at = error.context_mark.index
             problem = TOO_DEEP if is_too_deep(error) else f"not YAML: {_reason(error)}"
             self._problem(problem, mark.line + 1 if mark else 0)
         except yaml.YAMLError as error:  # a character that YAML does not allow
@@ -254,7 +275,7 @@ class _Reader:
         return data
 
     def _note_text(self, container: Any, key: str | int, event: Any, value: Any) -> None:
-        if value.__class__ is not str and event.__class__ is yaml.ScalarEvent:
+        if event.__class__ is yaml.ScalarEvent and (value.__class__ is not str or _is_old_truth(event)):
             self._document._texts[id(container), key] = event.value
 
     def _check_tag(self, tag: str | None, allowed: tuple[str, ...], line: int) -> str:
@@ -294,6 +315,7 @@ _TYPE_OF_TAG: dict[str, type | tuple[type, ...]] = {
 }
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+OLD_TRUTHS = {"y": True, "yes": True, "on": True, "n": False, "no": False, "off": False}  # YAML 1.1's
 _FIRST_OF_NUMBER = frozenset("+-.0123456789")
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _OCTAL = re.compile(r"0o?([0-7]+)")
@@ -320,6 +342,10 @@ def read_plain(text: str) -> Any:
         number = float(text)
         return number if abs(number) != float("inf") else text
     return text
+
+
+def _is_old_truth(event: Any) -> bool:
+    return not event.style and event.tag is None and len(event.value) <= 3 and event.value.lower() in OLD_TRUTHS
 
 
 def _line(event: Any) -> int:

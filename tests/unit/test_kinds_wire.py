@@ -86,6 +86,23 @@ def test_init_containers_keep_their_order_and_sidecars_are_marked(everything: pr
     assert readiness.handler == protocol.Handler("grpc", port=9000, service="ready")
 
 
+@pytest.mark.parametrize(
+    ("resource", "divisor", "sent"),
+    [
+        ("limits.cpu", "1000m", ""),
+        ("limits.cpu", "0.001", "1m"),
+        ("limits.memory", "0", ""),
+        ("limits.memory", "1024Ki", "1Mi"),
+        ("limits.memory", "1P", "1P"),
+        ("limits.memory", "1Ei", "1Ei"),
+    ],
+)
+def test_divisors_are_read_by_what_they_amount_to(resource: str, divisor: str, sent: str) -> None:
+    source = {"resourceFieldRef": {"resource": resource, "divisor": divisor}}
+    (variable,) = container(env=[{"name": "X", "valueFrom": source}]).env
+    assert variable.divisor == sent
+
+
 def test_the_environment(everything: protocol.Pod) -> None:
     main = everything.containers[0]
     assert main.env == (

@@ -148,24 +148,25 @@ POD_TABLE: list[tuple[str, Any, str]] = [
     ("image", "x", "image: unknown field 'image' here: it belongs to spec.containers[]"),
     (f"{C}/command", "sh", f"{AT}.command: must be a list, not a text"),
     (f"{C}/workingDir", "a", f"{AT}.workingDir: must begin with '/'"),
-    (f"{C}/imagePullPolicy", "always", f"{AT}.imagePullPolicy: must be Always or IfNotPresent or Never, not 'always': did you mean Always?"),
+    (f"{C}/imagePullPolicy", "always", f"{AT}.imagePullPolicy: must be Always, IfNotPresent or Never, not 'always': did you mean Always?"),
     (f"{C}/restartPolicy", "Always", f"{AT}.restartPolicy: may only be set on init containers"),
+    (f"{C}/restartPolicy", "Never", f"{AT}.restartPolicy: Never: Kubernetes has it, sshoal does not support it yet (--lenient runs without it)"),
     ("spec/containers/1", {"name": "c", "image": "i"}, "spec.containers[1].name: 'c' is there twice: also spec.containers[0].name"),
     ("spec/initContainers/0", {"name": "c", "image": "i"}, "spec.containers[0].name: 'c' is there twice: also spec.initContainers[0].name"),
     ("spec/initContainers/0", {"name": "i", "image": "i", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}, "spec.initContainers[0].lifecycle: may not be set on an init container without restartPolicy: Always"),
     ("spec/initContainers/0", {"name": "i", "image": "i", "readinessProbe": {"tcpSocket": {"port": 1}}}, "spec.initContainers[0].readinessProbe: may not be set on an init container without restartPolicy: Always"),
     # scalars
-    ("spec/hostNetwork", "yes", "spec.hostNetwork: must be true or false, not yes"),
-    ("spec/hostNetwork", "On", "spec.hostNetwork: must be true or false, not on"),
+    ("spec/hostNetwork", "yes", "spec.hostNetwork: must be true or false, not 'yes'"),
+    ("spec/hostNetwork", "On", "spec.hostNetwork: must be true or false, not 'on'"),
     ("spec/hostNetwork", 1, "spec.hostNetwork: must be true or false, not a number"),
     ("spec/terminationGracePeriodSeconds", "30", "spec.terminationGracePeriodSeconds: must be a whole number, not a text"),
     ("spec/terminationGracePeriodSeconds", 1.5, "spec.terminationGracePeriodSeconds: must be a whole number, not a number with a fraction"),
     ("spec/terminationGracePeriodSeconds", True, "spec.terminationGracePeriodSeconds: must be a whole number, not true or false"),
     ("spec/terminationGracePeriodSeconds", -1, "spec.terminationGracePeriodSeconds: must be at least 0"),
     ("spec/terminationGracePeriodSeconds", 10**20, "spec.terminationGracePeriodSeconds: must be at most 2147483647"),
-    ("spec/restartPolicy", "Sometimes", "spec.restartPolicy: must be Always or OnFailure or Never, not 'Sometimes'"),
-    ("spec/restartPolicy", 3, "spec.restartPolicy: must be Always or OnFailure or Never, not a number"),
-    ("spec/restartPolicy", [""], "spec.restartPolicy: must be Always or OnFailure or Never, not a list"),
+    ("spec/restartPolicy", "Sometimes", "spec.restartPolicy: must be Always, OnFailure or Never, not 'Sometimes'"),
+    ("spec/restartPolicy", 3, "spec.restartPolicy: must be Always, OnFailure or Never, not a number"),
+    ("spec/restartPolicy", [""], "spec.restartPolicy: must be Always, OnFailure or Never, not a list"),
     ("spec/terminationGracePeriodSeconds", 1e300, "spec.terminationGracePeriodSeconds: must be a whole number, not a number with a fraction"),
     # an empty text where a value of its own syntax must be
     ("spec/volumes/0", {"name": "v", "emptyDir": {"sizeLimit": ""}}, "spec.volumes[0].emptyDir.sizeLimit: '' is not a quantity: write a number with m, k, M, G, T, Ki, Mi, Gi or Ti, such as \"250m\" or \"1Gi\""),
@@ -174,7 +175,7 @@ POD_TABLE: list[tuple[str, Any, str]] = [
     (f"{C}/resources/limits", {"cpu": -1}, f"{AT}.resources.limits.cpu: '-1' is negative"),
     (f"{C}/resources/limits", {"memory": "1 GB"}, f"{AT}.resources.limits.memory: '1 GB' is not a quantity: write a number with m, k, M, G, T, Ki, Mi, Gi or Ti, such as \"250m\" or \"1Gi\""),
     (f"{C}/resources/limits", {"memory": []}, f"{AT}.resources.limits.memory: must be a quantity such as \"250m\" or \"1Gi\""),
-    (f"{C}/resources/limits", {"memry": "1Gi"}, f"{AT}.resources.limits.memry: must be cpu or memory or ephemeral-storage, not 'memry': did you mean memory?"),
+    (f"{C}/resources/limits", {"memry": "1Gi"}, f"{AT}.resources.limits.memry: must be cpu, memory or ephemeral-storage, not 'memry': did you mean memory?"),
     (f"{C}/resources", {"limits": {"cpu": "1"}, "requests": {"cpu": 2}}, f"{AT}.resources.requests.cpu: 2 is more than the limit, 1"),
     (f"{C}/resources/limits", {"nvidia.com/gpu": 1}, f"{AT}.resources.limits.nvidia.com/gpu: {NOT_YET} (--lenient runs without it)"),
     # ports
@@ -291,7 +292,7 @@ DEPLOYMENT_TABLE: list[tuple[str, Any, str]] = [
     ("spec/selector", DELETED, "spec.selector: is required"),
     ("spec/selector", {}, "spec.selector: must select something: repeat the labels of the template as matchLabels"),
     ("spec/selector/matchLabels", {"app": "b"}, "spec.template.metadata.labels: do not match spec.selector: it must select the pods made here"),
-    ("spec/selector/matchExpressions", [{"key": "app", "operator": "Gt"}], "spec.selector.matchExpressions[0].operator: must be In or NotIn or Exists or DoesNotExist, not 'Gt'"),
+    ("spec/selector/matchExpressions", [{"key": "app", "operator": "Gt"}], "spec.selector.matchExpressions[0].operator: must be In, NotIn, Exists or DoesNotExist, not 'Gt'"),
     ("spec/selector/matchExpressions", [{"key": "app", "operator": "In"}], "spec.selector.matchExpressions[0].values: must not be empty for In"),
     ("spec/selector/matchExpressions", [{"key": "app", "operator": "Exists", "values": ["a"]}], "spec.selector.matchExpressions[0].values: must be empty for Exists"),
     ("spec/template/spec/restartPolicy", "Never", "spec.template.spec.restartPolicy: must be Always here, not Never: these pods run for ever"),
@@ -328,8 +329,7 @@ def test_names_are_not_made_up(lenient: bool) -> None:
     """kubectl apply refuses it as well: it could not find the object again."""
     nameless = with_field(with_field(DEPLOYMENT, "metadata/name", DELETED), "metadata/generateName", "web-")
     assert problems_of(json.dumps(nameless), lenient=lenient) == [
-        "a.yaml:1: metadata.generateName: makes no name here: apply finds an object again by its metadata.name",
-        "a.yaml:1: metadata.name: is required",
+        "a.yaml:1: metadata.generateName: makes no name here: apply finds an object again by its metadata.name"
     ]
 
 
@@ -339,7 +339,7 @@ CONFIG_TABLE: list[tuple[dict[str, Any], str, Any, str]] = [
     (CONFIG_MAP, "data", {"a": {}}, "data.a: must be a text, not a mapping"),
     (CONFIG_MAP, "data", {"a": "x" * 1048577}, "data: is larger than 1 MiB together"),
     (CONFIG_MAP, "binaryData", {"a": "x"}, "binaryData.a: is not base64"),
-    (CONFIG_MAP, "immutable", "no", "immutable: must be true or false, not no"),
+    (CONFIG_MAP, "immutable", "no", "immutable: must be true or false, not 'no'"),
     (CONFIG_MAP, "spec", {}, "spec: unknown field 'spec': there are apiVersion, binaryData, data, immutable, kind, metadata"),
     (SECRET, "data", {"a": "hunter2"}, "data.a: is not base64; plain text belongs in stringData"),
     (SECRET, "data", {"a": ["hunter2"]}, "data.a: must be a text, not a list"),
@@ -394,6 +394,26 @@ def test_macros_of_cron_are_written_as_kubernetes_knows_them(schedule: str) -> N
     spec = {"schedule": schedule, "jobTemplate": {"spec": JOB["spec"]}}
     (problem,) = problems_of(json.dumps({**JOB, "kind": "CronJob", "spec": spec}))
     assert problem.startswith("a.yaml:1: spec.schedule: must have five fields")
+
+
+def test_the_pods_of_an_indexed_job_have_host_names() -> None:
+    indexed = {**JOB["spec"], "completionMode": "Indexed", "completions": 1001}
+    for name, wrong in (("a" * 59, True), ("a.b", True), ("a" * 58, False)):
+        text = json.dumps({**JOB, "metadata": {"name": name}, "spec": indexed})
+        if wrong:
+            assert problems_of(text) == [
+                f"a.yaml:1: metadata.name: its pods have host names: {name}-1000 must be a DNS label"
+            ]
+        else:
+            assert load(text, "a.yaml").manifests
+    assert load(json.dumps({**JOB, "metadata": {"name": "a.b"}}), "a.yaml").manifests
+
+
+def test_a_quota_with_scopes_counts_processor_and_memory_only() -> None:
+    hard = {"requests.cpu": "1", "limits.memory": "1Gi", "limits.ephemeral-storage": "1Gi"}
+    spec = {"hard": hard, "scopes": ["NotBestEffort"]}
+    text = json.dumps({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "a"}, "spec": spec})
+    assert problems_of(text) == ["a.yaml:1: spec.hard.limits.ephemeral-storage: cannot be counted with these scopes"]
 
 
 NOTHING = "is nothing that a quota counts: pods, requests.cpu, limits.memory, count/jobs.batch, …"

@@ -499,12 +499,74 @@ spec:
     assert spec["tolerations"] == [{"key": "b", "operator": "Exists"}]
     assert spec["volumes"] == [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]
     assert [warning.partition(": Kubernetes has it")[0] for warning in loaded.warnings] == [
-        "a.yaml:6: spec.securityContext.seccompProfile.localhostProfile",
         "a.yaml:6: spec.securityContext.seccompProfile: type Localhost",
         "a.yaml:7: spec.tolerations[2]: operator Lt",
         "a.yaml:7: spec.tolerations[0]: operator Gt",
         "a.yaml:8: spec.volumes[0].emptyDir.medium: HugePages-2Mi",
     ]
+
+
+@pytest.mark.parametrize(("word", "truth"), [("yes", True), ("On", True), ("y", True), ("NO", False), ("off", False)])
+def test_truth_as_yaml_1_1_writes_it_is_read_where_truth_is_wanted(word: str, truth: bool) -> None:
+    """As kubectl. In quotes it is a text there too."""
+    pod = f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: a, labels: {{answer: {word}}}}}
+spec: {{hostNetwork: {word}, containers: [{{name: c, image: "i:1"}}]}}
+"""
+    (manifest,) = load(pod, "a.yaml").manifests
+    assert manifest.source["spec"]["hostNetwork"] is truth
+    assert manifest.source["metadata"]["labels"] == {"answer": word}
+    with pytest.raises(ManifestError, match=f"must be true or false, not '{word.lower()}'"):
+        load(pod.replace(f"hostNetwork: {word}", f'hostNetwork: "{word}"'), "a.yaml")
+
+
+def test_a_daemon_set_may_keep_its_rolling_update_while_it_updates_on_delete() -> None:
+    """Kubernetes ignores it there, as when somebody pauses updates by changing the type only."""
+    text = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: a}
+spec:
+  updateStrategy: {type: OnDelete, rollingUpdate: {maxUnavailable: 2, maxSurge: 1}}
+  selector: {matchLabels: {a: b}}
+  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: "i:1"}]}}
+"""
+    assert load(text, "a.yaml").manifests
+
+
+def test_a_limit_range_may_speak_of_resources_that_there_are_none_of_here() -> None:
+    text = """
+apiVersion: v1
+kind: LimitRange
+metadata: {name: a}
+spec: {limits: [{type: Container, max: {cpu: 2, nvidia.com/gpu: 1}}]}
+"""
+    with pytest.raises(ManifestError, match=r"limits\[0\].max.nvidia.com/gpu: Kubernetes has it"):
+        load(text, "a.yaml")
+    (manifest,) = load(text, "a.yaml", lenient=True).manifests
+    assert manifest.source["spec"]["limits"] == [{"type": "Container", "max": {"cpu": 2}}]
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        "scopes: [VolumeAttributesClass]",
+        "scopeSelector: {matchExpressions: [{scopeName: VolumeAttributesClass, operator: Exists}]}",
+    ],
+)
+def test_a_quota_of_a_scope_that_is_not_known_here_is_left_out_whole(scopes: str) -> None:
+    """Without its scope it would count more."""
+    text = f"""
+apiVersion: v1
+kind: ResourceQuota
+metadata: {{name: a}}
+spec: {{hard: {{pods: 3}}, {scopes}}}
+"""
+    with pytest.raises(ManifestError, match=r"VolumeAttributesClass: Kubernetes has it.*leaves this object out"):
+        load(text, "a.yaml")
+    assert load(text, "a.yaml", lenient=True).manifests == ()
 
 
 _HPA = """

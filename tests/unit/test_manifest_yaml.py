@@ -281,6 +281,25 @@ def test_json_objects_one_after_another_are_documents() -> None:
     assert (first.line, second.line, third.line) == (1, 4, 9)
 
 
+def test_an_escaped_apostrophe_is_read_in_double_quotes_and_only_there() -> None:
+    r"""kubectl's YAML takes \' there; libyaml does not."""
+    text = r"""a: "it\'s \"é\" \\'"
+b: |
+  it\'s
+c: it\'s
+d: "\'"
+"""
+    assert data_of(text) == [{"a": "it's \"é\" \\'", "b": "it\\'s\n", "c": "it\\'s", "d": "'"}]
+
+
+def test_other_unknown_escapes_are_refused_with_their_line() -> None:
+    documents, problems = scan('a: "\\\'"\nb: "\\q"\n', "a.yaml")
+    assert documents == []
+    assert [str(problem) for problem in problems] == [
+        "a.yaml:2: not YAML: found unknown escape character, while parsing a quoted scalar"
+    ]
+
+
 def test_flow_yaml_is_not_taken_for_json() -> None:
     (document,) = documents_of("{a: '\\ud83d\\ude00', b: \"}\n{\"}")
     assert document.data == {"a": "\\ud83d\\ude00", "b": "} {"}

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -290,13 +291,13 @@ def test_probes_that_are_cut_off_leave_no_socket_behind() -> None:
                 one = waiting.enter_context(socket.socket())
                 one.setblocking(False)
                 one.connect_ex(("127.0.0.1", port))
-            before = len(os.listdir("/proc/self/fd"))
+            before = len(list(Path("/proc/self/fd").iterdir()))
             for kind in ("http", "tcp", "grpc"):
                 outcome = await HostProber(None).probe(  # type: ignore[arg-type]
                     Handler(kind, port=port), ip="127.0.0.1", container_id="", timeout_s=0.1
                 )
                 assert outcome == ProbeOutcome(False, "no result within 0.1 s")
-            assert len(os.listdir("/proc/self/fd")) == before
+            assert len(list(Path("/proc/self/fd").iterdir())) == before
 
     asyncio.run(run())
 

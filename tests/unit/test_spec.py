@@ -185,6 +185,8 @@ def test_the_address_on_the_hosts_network_is_the_nodes() -> None:
         ("limits.memory", "1Mi", "64"),
         ("limits.memory", "1M", "68"),
         ("requests.memory", "1Ki", "32768"),
+        ("requests.memory", "1Pi", "1"),
+        ("limits.memory", "1E", "1"),
     ],
 )
 def test_resources_are_divided_and_rounded_up(resource: str, divisor: str, expected: str) -> None:

@@ -337,19 +337,13 @@ def _env(variable: EnvVar, at: Path, spec: PodSpec) -> Iterator[Problem]:
         yield from _resource_field(source.resource_field_ref, (*at, "valueFrom", "resourceFieldRef"), spec)
 
 
-# "0" is what Kubernetes shows for a divisor that was not given.
-_CPU_DIVISORS = ("0", "1", "1m")
-_MEMORY_DIVISORS = ("0", "1", "1k", "1M", "1G", "1T", "1Ki", "1Mi", "1Gi", "1Ti")
-
-
 def _resource_field(
     selector: ResourceFieldSelector, at: Path, spec: PodSpec, *, needs_name: bool = False
 ) -> Iterator[Problem]:
     if not re.fullmatch(r"(?:limits|requests)\.(?:cpu|memory|ephemeral-storage)", selector.resource):
         yield (*at, "resource"), "must be limits or requests of cpu, memory or ephemeral-storage, such as limits.cpu"
-    divisors = _CPU_DIVISORS if selector.resource.endswith(".cpu") else _MEMORY_DIVISORS
-    if selector.divisor not in divisors:
-        yield (*at, "divisor"), f"must be one of {', '.join(divisors[1:])}"
+    if selector.canonical_divisor is None:
+        yield (*at, "divisor"), f"must be one of {', '.join(selector.divisors)}"
     name = selector.container_name
     if needs_name and not name:
         yield (*at, "containerName"), "is required in a volume"

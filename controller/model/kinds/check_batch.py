@@ -12,6 +12,7 @@ from itertools import pairwise
 from controller.model.cron import MACROS, find_zone, parse_schedule
 from controller.model.indexes import parse_indexes
 from controller.model.kinds.batch import CronJob, CronJobSpec, Job, JobSpec, PodFailurePolicyRule
+from controller.model.kinds.meta import check_dns_label
 from controller.model.kinds.pod import PodSpec
 
 Path = tuple[str | int, ...]
@@ -37,7 +38,16 @@ def batch_problems(thing: Job | CronJob, check_pod_spec: CheckPodSpec) -> Iterat
         yield from _cron_job(thing.spec)
         yield from job_problems(thing.spec.job_template.spec, ("spec", "jobTemplate", "spec"), check_pod_spec)
         return
+    if thing.spec.completion_mode == "Indexed" and thing.spec.completions:
+        yield from _host_names(thing.metadata.name, thing.spec.completions - 1)
     yield from job_problems(thing.spec, ("spec",), check_pod_spec)
+
+
+def _host_names(name: str, last: int) -> Iterator[Problem]:
+    try:
+        check_dns_label(f"{name}-{last}")
+    except ValueError:
+        yield ("metadata", "name"), f"its pods have host names: {name}-{last} must be a DNS label"
 
 
 def job_problems(spec: JobSpec, at: Path, check_pod_spec: CheckPodSpec) -> Iterator[Problem]:

@@ -105,7 +105,8 @@ def _quota(quota: ResourceQuota) -> Iterator[Problem]:
         elif item.operator == "DoesNotExist" and item.scope_name != "PriorityClass":
             yield (*at, "operator"), f"must be Exists for the scope {item.scope_name}"
     for name in spec.hard if names else ():
-        if name != "pods" and ("BestEffort" in names or name not in COMPUTE):
+        scoped = name in COMPUTE and not name.endswith("ephemeral-storage")
+        if name != "pods" and ("BestEffort" in names or not scoped):
             yield ("spec", "hard", name), "cannot be counted with these scopes"
 
 

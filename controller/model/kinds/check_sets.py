@@ -19,17 +19,17 @@ def set_problems(thing: DaemonSet | StatefulSet) -> Iterator[Problem]:
     """Every problem that is not one of selector or template."""
     strategy = thing.spec.update_strategy
     at: Path = ("spec", "updateStrategy", "rollingUpdate")
-    if strategy.type == "OnDelete" and strategy.rolling_update is not None:
-        yield at, "may not be set when type is OnDelete"
     if isinstance(thing, DaemonSet):
         if thing.spec.template.spec.scheduling_gates:
             yield (
                 ("spec", "template", "spec", "schedulingGates"),
                 "may not be set here: these pods are made for their node",
             )
-        if isinstance(strategy.rolling_update, RollingUpdateDaemonSet):
+        if strategy.type == "RollingUpdate" and isinstance(strategy.rolling_update, RollingUpdateDaemonSet):
             yield from _daemon_rolling(strategy.rolling_update, at)
         return
+    if strategy.type == "OnDelete" and strategy.rolling_update is not None:
+        yield at, "may not be set when type is OnDelete"
     rolling = strategy.rolling_update
     if rolling is not None and _is_zero(rolling.max_unavailable):
         yield (*at, "maxUnavailable"), "may not be 0: nothing could ever be replaced"

@@ -28,7 +28,7 @@ from controller.model.kinds.meta import (
     TemplateMeta,
 )
 from controller.model.kinds.scheduling import Affinity, PreemptionPolicy, TopologySpreadConstraint
-from controller.model.quantity import cpu_millicores, memory_bytes
+from controller.model.quantity import cpu_millicores, exact, memory_bytes
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 ResourceName = Literal["cpu", "memory", "ephemeral-storage"]
@@ -85,6 +85,20 @@ class ResourceFieldSelector(Model):
     resource: str
     container_name: str = ""
     divisor: Quantity = "1"
+
+    @property
+    def divisors(self) -> tuple[str, ...]:
+        """Those that Kubernetes allows for this resource."""
+        return ("1", "1m") if self.resource.endswith(".cpu") else ("1", *_MULTIPLES)
+
+    @property
+    def canonical_divisor(self) -> str | None:
+        """As the API server compares it: `1024Ki` is `1Mi`, and what was not given shows as 0 there. None when it is not allowed."""
+        asked = exact(self.divisor) or 1
+        return next((divisor for divisor in self.divisors if exact(divisor) == asked), None)
+
+
+_MULTIPLES = ("1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
 
 
 class ConfigMapKeySelector(Model):

@@ -215,6 +215,9 @@ VALUES: Final[dict[str, dict[str, tuple[Any, tuple[str, ...]]]]] = {
     "MetricSpec": {"type": (RUINS, ("External", "Object", "Pods"))},
     "MetricTarget": {"type": (RUINS, ("Value",))},
     "PersistentVolumeClaimSpec": {"volumeMode": (RUINS, ("Block",))},
+    "Container": {"restartPolicy": (NEVER, ("Never", "OnFailure"))},  # of one container among others
+    "ResourceQuotaSpec": {"scopes": (RUINS, ("VolumeAttributesClass",))},  # without it the quota would count more
+    "ScopeRequirement": {"scopeName": (RUINS, ("VolumeAttributesClass",))},
 }
 
 # What the API server writes into an object. It describes another cluster, so it is left out with one note per object.
