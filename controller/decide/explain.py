@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from controller.decide.pods import is_finished
 from controller.decide.schedule.filters import (
     Filter,
     cordon,
     cpu,
     first_rejection,
     host_ports,
+    low_ports,
     memory,
     node_affinity,
     node_name,
@@ -41,7 +43,7 @@ _FILTERS: Mapping[str, tuple[Filter, ...]] = {
     "NodeAffinity": (node_selector, node_affinity),
     "TaintToleration": (taints,),
     "NodeResourcesFit": (pods, cpu, memory),
-    "NodePorts": (host_ports,),
+    "NodePorts": (low_ports, host_ports),
 }
 _VOLUMES = "VolumeBinding"
 _AROUND = {"topologySpread": "PodTopologySpread"}  # all else that other pods say is InterPodAffinity
@@ -73,7 +75,7 @@ def explain(world: World, views: Mapping[str, NodeView], pod: Pod) -> Explanatio
         raise NotFound(f"pod {pod.meta.key} is being stopped: what made it is gone")
     index = Index(world, views, shapes)
     crowd = index.crowd_of(pod, shape)
-    if pod.node in index.rooms and crowd.on.get(pod.node):
+    if pod.node in index.rooms and not is_finished(pod):
         index.take(index.rooms[pod.node], crowd, -1)
     crowd = replace(crowd, need=index.volumes.need(pod, shape))
     ranking = Ranking(crowd, index)
@@ -155,6 +157,10 @@ def _remedy(crowd: Crowd, room: Room, rejection: Rejection) -> str:
             return f"sshoal_volumes of the host with that class (it {rejection.text})"
         case "storage":
             return f"less storage asked for, or a larger size declared ({rejection.text})"
+        case "lowPort":
+            return (
+                f"a host port from {room.capacity.ports_from} on, or net.ipv4.ip_unprivileged_port_start lowered there"
+            )
         case "hostPort":
             return f"another host port, or the pod away that has it ({rejection.text})"
         case "nodeName":

@@ -22,6 +22,8 @@ from tests.builders import (
     cluster,
     condition,
     deployment,
+    job,
+    meta,
     moment,
     node,
     put,
@@ -155,6 +157,29 @@ def test_node_name_passes_by_cordon_and_no_schedule_taints() -> None:
     assert _places(world(pinned, bare_pod(nodeName="n1"))) == {"n1": 1}
 
 
+def test_node_name_passes_by_what_pods_say_of_each_other() -> None:
+    """Kubernetes' scheduler does not see such a pod; kubelet asks for room and ports."""
+    term = {"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "kubernetes.io/hostname"}
+    apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    skew = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}
+    fussy = {"affinity": apart, "topologySpreadConstraints": [skew]}
+    db = replace(bare_pod("db", nodeName="n1"), meta=replace(meta("Pod", "db"), labels={"app": "db"}))
+    pinned = bare_pod("pinned", nodeName="n1", **fussy)
+    assert _places(cluster(2, db, pinned)) == {"n1": 2}
+
+
+def test_pods_of_jobs_are_not_spread_unless_they_ask_for_it() -> None:
+    """As by Kubernetes' default constraints, which count pods of replica sets, stateful sets and services."""
+    sizes = {"n1": seen("n1", cpu_m=32_000, memory_bytes=64 * GIB), "n2": seen("n2", cpu_m=2000, memory_bytes=4 * GIB)}
+    asks = {"cpu": "100m", "memory": "100Mi"}
+    one = job(parallelism=6, completions=6, pods=template("sum:1", restartPolicy="Never", requests=asks))
+    assert _places(cluster(2, one, sightings=sizes)) == {"n1": 6}
+    assert _places(cluster(2, deployment(replicas=6, pods=template(requests=asks)), sightings=sizes)) == {
+        "n1": 3,
+        "n2": 3,
+    }
+
+
 @pytest.mark.parametrize(
     ("one", "other", "conflict"),
     [
@@ -188,6 +213,16 @@ def test_a_rootless_node_gets_no_pod_with_a_host_port_that_it_cannot_bind(port: 
     here = world(node("n1"), bare_pod(ports=[{"containerPort": 8080, "hostPort": port}]))
     plan = reconcile(with_sightings(here, n1=seen("n1", capacity=capacity)), moment())
     assert [one.summary for one in plan.unplaced] == [f"0/1 nodes fit: 1 {why}"] * bool(why)
+
+
+@pytest.mark.parametrize("rootless", ["n1", "n2"])
+def test_only_a_rootless_node_refuses_a_low_port(rootless: str) -> None:
+    """Whichever is asked first: nodes that are alike in all else are not alike in this."""
+    capacity = Capacity(cpu_m=4000, memory_bytes=4 * GIB, rootless=True, ports_from=1024)
+    sightings = {"n1": seen("n1"), "n2": seen("n2"), rootless: seen(rootless, capacity=capacity)}
+    other = {"n1": "n2", "n2": "n1"}[rootless]
+    web = bare_pod(ports=[{"containerPort": 80, "hostPort": 80}])
+    assert _places(cluster(2, web, sightings=sightings)) == {other: 1}
 
 
 def test_init_containers_count_by_their_largest_moment_and_sidecars_stay() -> None:

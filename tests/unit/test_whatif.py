@@ -17,6 +17,7 @@ from controller.decide.whatif import Imagined, Machine, imagine
 from controller.model.cluster import Declared, Pod, World
 from controller.model.errors import NotFound, UsageError
 from controller.model.plan import Change, changed
+from nodeagent.protocol import Capacity
 from tests.agents import Agents
 from tests.builders import (
     bare_pod,
@@ -30,6 +31,7 @@ from tests.builders import (
     node,
     put,
     replica_set,
+    report,
     seen,
     taint,
     template,
@@ -38,6 +40,7 @@ from tests.builders import (
 )
 
 GIB = 2**30
+_SUM = template("sum:1", restartPolicy="Never", requests={"cpu": "2"})
 
 
 def settled(start: World) -> World:
@@ -56,6 +59,27 @@ def per_node(of: World) -> dict[str, int]:
 
 
 # ---- explain ----
+
+
+def test_a_port_that_a_rootless_node_cannot_give_is_told_with_the_way_out() -> None:
+    capacity = Capacity(cpu_m=4000, memory_bytes=4 * GIB, rootless=True, ports_from=1024)
+    web = bare_pod(ports=[{"containerPort": 80, "hostPort": 80}])
+    found = explained(world(node("n1"), web, sightings={"n1": seen("n1", capacity=capacity)}), "lonely")
+    assert [dict(item.objections) for item in found.verdicts] == [
+        {"NodePorts": "is rootless: host ports are allowed from 1024 on, not 80"}
+    ]
+    assert found.remedies == ("on n1: a host port from 1024 on, or net.ipv4.ip_unprivileged_port_start lowered there",)
+
+
+def test_a_finished_pod_is_explained_with_what_its_siblings_still_take() -> None:
+    start = settled(cluster(1, job(completions=2, parallelism=2, pods=_SUM)))
+    first, second = sorted(start.pods.values(), key=lambda pod: pod.meta.name)
+    full = replace(bare_pod("full", requests={"cpu": "2"}), node="n1")
+    start = put(put(start, replace(first, report=report(first, "Succeeded"))), full)
+    (of_the_first,) = explained(start, first.meta.name).verdicts
+    (of_the_second,) = explained(start, second.meta.name).verdicts
+    assert dict(of_the_first.objections) == {"NodeResourcesFit": "cpu: needs 2, free 0"}
+    assert dict(of_the_second.objections) == {}
 
 
 def test_a_pending_pod_is_explained_by_every_filter_of_every_node_and_by_what_would_help() -> None:

@@ -97,7 +97,9 @@ class Ranking:
         self.out: Counter[str] = Counter()  # why nodes are out, at the beginning
         fitting = self._fitting()
         self.out_text = ", ".join(f"{count} {kind}" for kind, count in sorted(self.out.items()))
-        self._axes = axes_of(crowd, index, self._included, [room.name for room in fitting])
+        # nodeName passes by the scheduler, and with it what pods say of each other: only the node itself can refuse.
+        around = not crowd.shape.spec.node_name
+        self._axes = axes_of(crowd, index, self._included, [room.name for room in fitting]) if around else []
         self._spreads = any(tally.role == "soft" for axis in self._axes for tally in axis.tallies)
         self._fill(fitting)
 

@@ -1,7 +1,7 @@
 """What a pod's spec says about other pods, in the form that placing uses. Pure.
 
 In: a spec with its pod's labels, namespace and owner. Out: Terms. Semantics: InterPodAffinity and PodTopologySpread of Kubernetes'
-scheduler, with its default constraints for pods that have an owner and none of their own: hostname with maxSkew 3, zone with maxSkew 5,
+scheduler, with its default constraints for replicas that have none of their own: hostname with maxSkew 3, zone with maxSkew 5,
 both soft.
 """
 
@@ -87,7 +87,7 @@ def terms_of(
     owner: str,
     namespaces: Mapping[str, Mapping[str, str]],
 ) -> Terms:
-    """Args: owner: uid, or ""; namespaces: every namespace with its labels."""
+    """Args: owner: uid of whose pods are spread by default, "" where that is nobody's; namespaces: every namespace with its labels."""
 
     def term(written: PodAffinityTerm, weight: int = 0) -> Term:
         chosen = set(written.namespaces)
@@ -132,7 +132,7 @@ def _spread(written: TopologySpreadConstraint, labels: Mapping[str, str], namesp
 
 
 def _default_spread(owner: str) -> tuple[Spread, ...]:
-    """Of pods that nothing owns Kubernetes has no selector to count by."""
+    """Of others Kubernetes has no selector to count by."""
     if not owner:
         return ()
     selection = Selection(None, frozenset(), owner=owner)

@@ -84,13 +84,9 @@ class Index:
         kinds: dict[Hashable, int] = {}
         for name, node in sorted(world.nodes.items()):
             seen = trusted(world, views, name)
-            self.rooms[name] = Room(
-                node,
-                views[name],
-                seen.capacity if seen is not None else Capacity(pods=0),
-                name,
-                kinds.setdefault(_kind(node, views[name]), len(kinds)),
-            )
+            capacity = seen.capacity if seen is not None else Capacity(pods=0)
+            kind = kinds.setdefault(_kind(node, views[name], capacity), len(kinds))
+            self.rooms[name] = Room(node, views[name], capacity, name, kind)
             for image in seen.images if seen is not None else ():
                 for written in image.names:
                     self.images[canonical(written)][name] = image.size_bytes
@@ -118,7 +114,8 @@ class Index:
         key = (shape, owner, meta.namespace, leaving, frozenset(meta.labels.items()), need)
         crowd = self._crowds.get(key)
         if crowd is None:
-            terms = terms_of(shape.spec, meta.labels, meta.namespace, owner, self._namespaces)
+            spread_by = owner if meta.owner is not None and meta.owner.kind in _SPREAD_BY_DEFAULT else ""
+            terms = terms_of(shape.spec, meta.labels, meta.namespace, spread_by, self._namespaces)
             crowd = self._crowds[key] = Crowd(shape, meta.namespace, meta.labels, owner, leaving, terms, need)
             self._owned[owner].append(crowd)
         return crowd
@@ -146,10 +143,15 @@ class Index:
         return found
 
 
-def _kind(node: Node, view: NodeView) -> Hashable:
+# Whose pods Kubernetes spreads without being told to. Pods of Jobs are none of them: they may fill one node.
+_SPREAD_BY_DEFAULT = ("ReplicaSet", "StatefulSet")
+
+
+def _kind(node: Node, view: NodeView, capacity: Capacity) -> Hashable:
+    """All that the static filters and the scores of a template look at."""
     labels = tuple(sorted(item for item in node.labels.items() if item[0] != HOSTNAME))
     taints = tuple((taint.key, taint.value, taint.effect) for taint in node.taints)
-    return (view.state, view.why, view.may_place, node.cordoned, labels, taints)
+    return (view.state, view.why, view.may_place, node.cordoned, labels, taints, capacity.ports_from)
 
 
 def _namespace_labels(world: World) -> dict[str, Mapping[str, str]]:
