@@ -39,6 +39,7 @@ def choose(context: typer.Context, given: str) -> str:
     config = load(context.meta.get(CONFIG_META, ""))
     from_flag = str(context.get_parameter_source("context_dir")).endswith("COMMANDLINE")
     before = context.meta.get(CONTEXT_META, "")
+    command = context.command_path.partition(" ")[2]
     if given and from_flag:
         found = resolve(given, "--context", config, Path.home())
     elif before:
@@ -46,13 +47,21 @@ def choose(context: typer.Context, given: str) -> str:
     elif given:
         found = resolve(given, "$SSHOAL_CONTEXT", config, Path.home())
     else:
-        found = current(config, Path.home())
-    command = context.command_path.partition(" ")[2]
+        found = _current_for(command, config)
     if found.name and command.partition(" ")[0] not in BEGINNERS:
         _must_exist(found, Path.home())
     context.meta[_META] = found
     context.default_map = _defaults(found, command)
     return str(found.directory)
+
+
+def _current_for(command: str, config: Config) -> Chosen:
+    try:
+        return current(config, Path.home())
+    except UsageError:
+        if command.partition(" ")[0] != "config":
+            raise
+        return resolve(DEFAULT, "by default", config, Path.home())  # what is damaged can be set anew
 
 
 def chosen() -> Chosen | None:
@@ -75,7 +84,10 @@ def current(config: Config, home: Path) -> Chosen:
         return resolve(DEFAULT, "by default", config, home)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{kept} cannot be read: {error}") from None
-    return resolve(name, "config use-context", config, home)
+    try:
+        return resolve(name, "config use-context", config, home)
+    except UsageError as error:
+        raise UsageError(f"{kept}: {error.message}", hint="sshoal config use-context NAME") from None
 
 
 def resolve(given: str, source: str, config: Config, home: Path) -> Chosen:

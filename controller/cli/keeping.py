@@ -11,6 +11,7 @@ import typer
 from controller.cli import options
 
 if TYPE_CHECKING:
+    from controller.act.settings import Context
     from controller.act.store.backup import Backup
 
 
@@ -96,7 +97,7 @@ def restore(
     ring(context.bell)
     kept = context.store.with_name(context.store.name + BEFORE)
     print(f"restored to {context.store}" + (f"; what was there is in {kept}" if kept.exists() else ""))
-    _tell_key(found, context.key)
+    _tell_key(found, context)
     print("next: sshoal reconcile --settle")
 
 
@@ -113,9 +114,8 @@ def _standing(store: Path) -> str:
         return f"a store that cannot be read ({error.message})"
 
 
-def _tell_key(found: Backup, key: Path) -> None:
-    if found.secrets and found.key is None and not key.exists():
-        print(
-            f"note: {found.secrets} secrets cannot be read until their key is back: {key}",
-            file=sys.stderr,
-        )
+def _tell_key(found: Backup, context: Context) -> None:
+    from controller.act.store.backup import opens
+
+    if found.secrets and not opens(context.key, context.store):
+        print(f"note: {found.secrets} secrets cannot be read until their key is back: {context.key}", file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 from controller.decide.pods import is_active
 from controller.decide.reconcile import reconcile
@@ -61,8 +62,9 @@ def imagine(world: World, what: Imagined, now: Moment) -> Outcome:
         world = _lose(world, name)
     for name in what.drain:
         world = _drain(world, name, now)
-    for number, machine in enumerate(what.add, start=1):
-        world = _add(world, f"new-{number}", machine)
+    unused = (name for number in count(1) if (name := f"new-{number}") not in {*present.hosts, *present.nodes})
+    for machine, name in zip(what.add, unused, strict=False):
+        world = _add(world, name, machine)
     end, plan = _settle(world, now)
     refused_now = now_plan.refused if now_plan is not None else ()
     before = {uid: pod.node for uid, pod in present.pods.items() if is_active(pod)}

@@ -83,6 +83,33 @@ def test_secrets_whose_key_is_lost_are_told(kept: Shell) -> None:
     assert "secrets cannot be read until their key is back" in kept("restore", "keys.db", "--yes")[2]
 
 
+def test_the_key_of_an_undone_restore_comes_back_and_none_is_ever_lost(kept: Shell) -> None:
+    """By a restore with another key, then another: each time the key that was there is put aside under a name of its own."""
+    mine = (kept.context / "secrets.key").read_bytes()
+    for number in (1, 2):
+        theirs = kept.home / f"theirs{number}"
+        Sealer.load(theirs / "key", create=True)
+        Store(theirs / "store.db", create=True).close()
+        key = (theirs / "key").read_bytes()
+        write_backup(theirs / "store.db", kept.home / f"theirs{number}.db", key=key, now_s=1.0)
+        assert kept("restore", f"theirs{number}.db", "--yes")[0] == 0
+    assert kept("restore", "keys.db", "--yes")[2] == ""
+    assert (kept.context / "secrets.key").read_bytes() == mine
+    aside = sorted(path.name for path in kept.context.glob("secrets.key.*"))
+    assert aside == [f"secrets.key.before-restore{number}" for number in ("", ".2", ".3")]
+
+
+def test_a_key_that_does_not_open_the_secrets_is_told(kept: Shell) -> None:
+    (kept.context / "secrets.key").write_bytes(base64.b64encode(b"k" * 32))
+    assert "secrets cannot be read until their key is back" in kept("restore", "keys.db", "--yes")[2]
+
+
+def test_the_store_itself_is_no_place_for_its_backup(kept: Shell) -> None:
+    code, _, err = kept("backup", "context/store.db", "--force")
+    assert (code, "is the store itself" in err) == (2, True)
+    assert "lonely" in names(kept.context / "store.db")
+
+
 def test_another_key_that_is_there_is_kept(kept: Shell) -> None:
     kept("backup", "all.db", "--with-key")
     (kept.context / "secrets.key").write_bytes(b"another")
@@ -134,10 +161,26 @@ def test_a_restored_store_has_an_epoch_of_its_own_and_the_serials_that_were_save
     restore_backup(tmp_path / "b.db", tmp_path / "store.db", tmp_path / "key", now_s=2.0)
     with closing(Store(tmp_path / "store.db")) as restored:
         assert (restored.cluster_id, restored.load().serial) == (cluster, serial)
-        assert restored.epoch().number == saved.number + EPOCHS_SKIPPED > last.number
+        assert restored.epoch().number == last.number + EPOCHS_SKIPPED
         assert restored.epoch().id not in (saved.id, last.id)
-        assert restored.take_epoch().number > saved.number + EPOCHS_SKIPPED
+        assert restored.take_epoch().number > last.number + EPOCHS_SKIPPED
         assert not restored.load().nodes["node1"].cordoned
+
+
+def test_the_same_backup_restored_again_is_ahead_of_what_hosts_know(tmp_path: Path) -> None:
+    """They heard of the epochs of the first restored store."""
+    with closing(Store(tmp_path / "store.db", create=True)):
+        write_backup(tmp_path / "store.db", tmp_path / "b.db", key=None, now_s=1.0)
+    last = 0
+    for _ in range(3):
+        restore_backup(tmp_path / "b.db", tmp_path / "store.db", tmp_path / "key", now_s=2.0)
+        with closing(Store(tmp_path / "store.db")) as restored:
+            assert restored.epoch().number > last
+            last = restored.take_epoch().number
+    (tmp_path / "store.db").write_bytes(b"not a database" * 1000)
+    restore_backup(tmp_path / "b.db", tmp_path / "store.db", tmp_path / "key", now_s=1.8e9)
+    with closing(Store(tmp_path / "store.db")) as restored:
+        assert restored.epoch().number > max(last, 1_800_000_000)
 
 
 def test_a_controller_of_the_former_store_notices(tmp_path: Path) -> None:

@@ -256,6 +256,17 @@ def test_a_context_that_cannot_be_used_does_not_keep_anybody_from_choosing_anoth
     assert at_home("config", "current-context") == (0, "default\n", "")
 
 
+@pytest.mark.parametrize("content", ["", "bad name\n"])
+def test_a_damaged_choice_of_context_can_be_made_anew(at_home: Shell, content: str) -> None:
+    (at_home.home / ".sshoal").mkdir(exist_ok=True)
+    (at_home.home / ".sshoal" / "current-context").write_text(content)
+    code, _, err = at_home("get", "pods")
+    assert (code, "current-context: " in err, "sshoal config use-context NAME" in err) == (2, True, True)
+    assert at_home("config", "get-contexts")[0] == 0
+    assert at_home("config", "use-context", "default")[0] == 0
+    assert (at_home.home / ".sshoal" / "current-context").read_text() == "default\n"
+
+
 def test_an_inventory_of_the_file_is_not_changed_elsewhere(at_home: Shell) -> None:
     written(at_home.home, "[contexts.prod]\ninventory = ['a,b,']\n")
     code, _, err = at_home("config", "set-context", "prod", "-i", "c,")

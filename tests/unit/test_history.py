@@ -172,6 +172,16 @@ def test_a_hosts_clock_decides_nothing_about_what_is_kept(opened: Callable[..., 
     assert {one.message for one in store.events()} == {"event 1", "event 2", "event 3"}
 
 
+def test_what_happens_again_and_again_is_the_last_to_go(opened: Callable[..., Store], clock: Clock) -> None:
+    """Its row is old, its last time is not."""
+    store = opened(Bounds(events=3))
+    for number in range(10):
+        clock.now_s += 1
+        store.edit(events=[event(0, wall_s=clock.now_s), event(number + 1, wall_s=clock.now_s)])
+    assert [(one.message, one.count) for one in store.events()] == [("event 9", 1), ("event 0", 10), ("event 10", 1)]
+    assert store.size().kept.events_dropped == 8
+
+
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8))
 def test_never_more_rows_than_the_bounds_and_what_was_dropped_is_counted(

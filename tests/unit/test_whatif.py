@@ -58,6 +58,12 @@ def per_node(of: World) -> dict[str, int]:
     return dict(sorted(Counter(pod.node for pod in of.pods.values() if pod.stop is None and pod.lost is None).items()))
 
 
+def test_an_imagined_machine_takes_no_name_that_is_there() -> None:
+    start = settled(world(node("new-1"), deployment(replicas=2, pods=template(requests={"cpu": "3"}))))
+    outcome = imagine(start, Imagined(add=(Machine(8000, 2**34),)), moment(100))
+    assert per_node(outcome.world) == {"new-1": 1, "new-2": 1}
+
+
 # ---- explain ----
 
 

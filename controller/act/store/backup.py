@@ -2,8 +2,9 @@
 
 The key of the secrets is in it only when that is asked for: without it, a stolen backup tells no secret's value.
 
-A restored store takes an epoch far above its own, so that no controller that still works on another copy shares it. Serials stay as they
-were saved: an agent that was given something since is ahead of the store, and then passes do nothing (DESIGN §4).
+A restored store takes an epoch far above its own and above that of the store it replaces, so that no controller that still works on another
+copy shares it, and hosts take its orders, however often the same backup is restored. Serials stay as they were saved: an agent that was
+given something since is ahead of the store, and then passes do nothing (DESIGN §4).
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
+from controller.act.secrets import Sealer
 from controller.act.store.sqlite import Store, readable_errors
 from controller.model.errors import StoreError, UsageError
 
@@ -42,6 +45,8 @@ def write_backup(store: Path, target: Path, *, key: bytes | None, now_s: float, 
     """Saves the store as it is at one moment. Raises StoreError, UsageError when `target` exists and may not be replaced."""
     if target.exists() and not replace:
         raise UsageError(f"{target} exists already", hint="another name, or --force")
+    if target.exists() and store.exists() and target.samefile(store):
+        raise UsageError(f"{target} is the store itself", hint="another name")
     if not target.parent.is_dir():
         raise UsageError(f"there is no directory {target.parent}")
     with _private_copy(store, target.parent) as copy:
@@ -87,20 +92,41 @@ def _no_backup(path: Path) -> UsageError:
 def restore_backup(path: Path, store: Path, key_file: Path, *, now_s: float) -> Backup:
     """Puts a backup in place of a store. The caller holds the pass lock.
 
-    What was there before is kept beside it, under its name with BEFORE. The key file is written only when the backup has a key.
+    What was there before is kept beside it, under its name with BEFORE. The key comes from the backup; where that has none, it is the one,
+    of those that are there or were put aside, which opens the restored secrets.
     Raises StoreError, UsageError; then the store is what it was.
     """
     found = read_backup(path)
     with _private_copy(path, store.parent) as copy:  # first: `path` may be what the last restore put aside
+        least = _epoch_of(store, now_s)
         _keep(store, now_s)
         with readable_errors(copy), closing(sqlite3.connect(copy, isolation_level=None)) as database:
             database.execute("DROP TABLE backup")
-            _skip_epochs(database)
+            _skip_epochs(database, least)
         with closing(Store(store, create=True)), readable_errors(store):
             _copy(copy, store)
     if found.key is not None:
         _write_key(key_file, found.key)
+    elif not opens(key_file, store):
+        aside = sorted(key_file.parent.glob(f"{key_file.name}{BEFORE}*"))
+        if fitting := next((file for file in aside if opens(file, store)), None):
+            _write_key(key_file, fitting.read_bytes())
     return found
+
+
+def opens(key_file: Path, store: Path) -> bool:
+    """Whether a key file's key is the one that the store's secrets were sealed with. Of a store without secrets each one is."""
+    with closing(Store(store)) as opened:
+        names = [record.meta.key for record in opened.load().all() if record.meta.kind == "Secret"]
+        sealed = opened.sealed_secrets(names)
+    try:
+        sealer = Sealer.load(key_file) if sealed else None
+        for name, (digest, data) in list(sealed.items())[:1]:
+            assert sealer is not None
+            sealer.unseal(name, digest, data)
+    except StoreError:
+        return False
+    return True
 
 
 def _keep(store: Path, now_s: float) -> None:
@@ -116,9 +142,20 @@ def _keep(store: Path, now_s: float) -> None:
                 file.replace(store.with_name(store.name + BEFORE + suffix))
 
 
-def _skip_epochs(database: sqlite3.Connection) -> None:
+def _epoch_of(store: Path, now_s: float) -> int:
+    """The epoch of the store that is to be replaced: hosts know it. Of a damaged one the time stands for it, which is above any."""
+    if not store.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(f"file:{_quoted(store)}?mode=ro", uri=True, timeout=5)) as database:
+            return int(*database.execute("SELECT value FROM meta WHERE key = 'epoch_number'").fetchone())
+    except (sqlite3.Error, TypeError, ValueError):
+        return int(now_s)
+
+
+def _skip_epochs(database: sqlite3.Connection, least: int) -> None:
     (number,) = database.execute("SELECT value FROM meta WHERE key = 'epoch_number'").fetchone()
-    fresh = {"epoch_number": str(int(number) + EPOCHS_SKIPPED), "epoch_id": uuid.uuid4().hex}
+    fresh = {"epoch_number": str(max(int(number), least) + EPOCHS_SKIPPED), "epoch_id": uuid.uuid4().hex}
     database.executemany("UPDATE meta SET value = ? WHERE key = ?", [(value, key) for key, value in fresh.items()])
 
 
@@ -126,12 +163,18 @@ def _write_key(key_file: Path, key: bytes) -> None:
     if key_file.exists():
         if key_file.read_bytes() == key:
             return
-        key_file.replace(key_file.with_name(key_file.name + BEFORE))
+        key_file.replace(_unused(key_file.with_name(key_file.name + BEFORE)))
     descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(key)
         file.flush()
         os.fsync(descriptor)
+
+
+def _unused(file: Path) -> Path:
+    """That name, or it with a number: a key that was put aside may be the only one of its kind."""
+    names = (file.with_name(f"{file.name}.{number}") for number in count(2))
+    return file if not file.exists() else next(name for name in names if not name.exists())
 
 
 @contextmanager

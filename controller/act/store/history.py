@@ -260,11 +260,14 @@ class History:
     def _trim(self, table: str, time: str, count: int, age_s: float) -> None:
         """`table` and `time` are names of ours, never a user's."""
         self._database.execute(f"DELETE FROM {table} WHERE {time} < ?", (self._clock() - age_s,))  # noqa: S608
-        dropped = self._database.execute(
-            f"DELETE FROM {table} WHERE id <= (SELECT MAX(id) FROM {table}) - ?",  # noqa: S608
-            (count,),
-        ).rowcount
+        (kept,) = self._database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()  # noqa: S608
+        dropped = kept - count
         if dropped > 0:
+            # By time, not by number: an event that came again is as new as its last time.
+            self._database.execute(
+                f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY {time}, id LIMIT ?)",  # noqa: S608
+                (dropped,),
+            )
             self._database.execute(
                 "INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"{table}_dropped", str(self._dropped(table) + dropped))
             )
