@@ -12,14 +12,15 @@ import contextlib
 import http.client
 import json
 import re
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 import tomli
 
@@ -30,6 +31,7 @@ DOCKER_HUB, DOCKER_HUB_HOST = "docker.io", "registry-1.docker.io"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 TOKEN_BYTES_MAX = 64 * 1024
 CONNECT_S = 4.0
+REDIRECTS_MAX = 5
 _ACCEPTED = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -67,11 +69,13 @@ def resolve(reference: str, auth: Optional[RegistryAuth], timeout_s: float, root
     place = place_of(reference, settings_of(root))
     until_s = time.monotonic() + timeout_s
     trouble = ""
-    for context in (_context(place, root), None) if place.insecure else (_context(place, root),):
+    for scheme in ("https", "http") if place.insecure else ("https",):
         try:
-            return _Client(place, context, until_s).digest(auth)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            return _Client(place, scheme, _context(place, root), until_s).digest(auth)
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
             trouble = str(error) or type(error).__name__
+    if time.monotonic() >= until_s:
+        trouble = "no answer in time"
     raise RegistryTrouble(f"{place.host}: {trouble}")
 
 
@@ -116,22 +120,22 @@ def _context(place: Place, root: Path) -> ssl.SSLContext:
 
 
 class _Client:
-    """Requests to one registry. `context` None: plain HTTP, which only a registry gets that this host calls insecure."""
+    """Requests to one registry, and to where it sends us. Plain HTTP goes only to a registry that this host calls insecure."""
 
-    def __init__(self, place: Place, context: Optional[ssl.SSLContext], until_s: float) -> None:
-        self._place, self._context, self._until_s = place, context, until_s
+    def __init__(self, place: Place, scheme: str, context: ssl.SSLContext, until_s: float) -> None:
+        self._place, self._scheme, self._context, self._until_s = place, scheme, context, until_s
 
     def digest(self, auth: Optional[RegistryAuth]) -> str:
         place = self._place
-        path = f"/v2/{quote(place.repository)}/manifests/{quote(place.tag)}"
+        url = f"{self._scheme}://{place.host}/v2/{quote(place.repository)}/manifests/{quote(place.tag)}"
         headers = {"Accept": _ACCEPTED}
-        status, answered, _ = self._request("HEAD", path, headers)
+        status, answered, _ = self._request("HEAD", url, headers)
         if status == 401:
             headers["Authorization"] = self._authorization(answered.get("WWW-Authenticate", ""), auth)
-            status, answered, _ = self._request("HEAD", path, headers)
+            status, answered, _ = self._request("HEAD", url, headers)
         found = answered.get("Docker-Content-Digest", "")
         if status == 200 and not _DIGEST.match(found):
-            status, answered, body = self._request("GET", path, headers)
+            status, answered, body = self._request("GET", url, headers)
             found = digest_of(body)
         if status != 200:
             raise RegistryTrouble(
@@ -148,42 +152,81 @@ class _Client:
         realm = urlsplit(parameters.get("realm", ""))
         if kind.lower() != "bearer" or not realm.hostname:
             raise RegistryTrouble(f"{self._place.host} wants a login, and there are no credentials for it")
-        if realm.scheme != "https" and self._context is not None:
+        if realm.scheme != "https" and self._scheme == "https":
             raise RegistryTrouble(f"{self._place.host} sends logins to a place without TLS: {realm.hostname}")
         scope = parameters.get("scope") or f"repository:{self._place.repository}:pull"
         query = urlencode({"service": parameters.get("service", ""), "scope": scope})
-        headers = {"Authorization": basic} if basic else {}
-        path = f"{realm.path or '/'}?{realm.query + '&' if realm.query else ''}{query}"
-        status, _, body = self._request("GET", path, headers, host=realm.netloc)
+        url = realm._replace(query=f"{realm.query}&{query}" if realm.query else query).geturl()
+        status, _, body = self._request(
+            "GET", url, {"Authorization": basic} if basic else {}, most_bytes=TOKEN_BYTES_MAX
+        )
         if status != 200:
             raise RegistryTrouble(f"{realm.hostname} answers {status} {_meaning(status)} to a login")
         document = json.loads(body)
-        token = document.get("token") or document.get("access_token")
+        token = (document.get("token") or document.get("access_token")) if isinstance(document, dict) else None
         if not isinstance(token, str) or not token.isprintable():
             raise RegistryTrouble(f"{realm.hostname} gives no token")
         return f"Bearer {token}"
 
     def _request(
-        self, method: str, path: str, headers: Mapping[str, str], host: str = ""
+        self, method: str, url: str, headers: Mapping[str, str], *, most_bytes: int = MANIFEST_BYTES_MAX
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        left_s = self._until_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("no answer in time")
-        address, timeout_s = host or self._place.host, min(left_s, CONNECT_S)
-        if self._context is not None:
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                address, timeout=timeout_s, context=self._context
-            )
-        else:
-            connection = http.client.HTTPConnection(address, timeout=timeout_s)
-        with contextlib.closing(connection):
+        """Follows redirects, which some registries give for every manifest. A login goes to no other host than it was meant for."""
+        for _ in range(REDIRECTS_MAX + 1):
+            status, answered, body = self._ask(method, url, headers, most_bytes)
+            if status not in (301, 302, 303, 307, 308) or not answered.get("Location"):
+                return status, answered, body
+            former, url = urlsplit(url), urljoin(url, answered["Location"])
+            if urlsplit(url)[:2] != former[:2]:
+                headers = {name: value for name, value in headers.items() if name != "Authorization"}
+        raise RegistryTrouble(f"{self._place.host} redirects more than {REDIRECTS_MAX} times")
+
+    def _ask(
+        self, method: str, url: str, headers: Mapping[str, str], most_bytes: int
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        parts = urlsplit(url)
+        if parts.scheme not in ("https", "http") or not parts.hostname:
+            raise RegistryTrouble(f"{self._place.host} leads to what is no address on the web")
+        if parts.scheme == "http" and not self._place.insecure:
+            raise RegistryTrouble(f"{self._place.host} leads to a place without TLS: {parts.hostname}")
+        with self._connected(parts) as connection:
+            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request(method, path, headers=dict(headers))
             answer = connection.getresponse()
-            limit = TOKEN_BYTES_MAX if host else MANIFEST_BYTES_MAX
-            body = answer.read(limit + 1)
-            if len(body) > limit:
-                raise RegistryTrouble(f"{address} answers with more than {limit >> 10} KiB")
+            body = answer.read(most_bytes + 1)
+            if len(body) > most_bytes:
+                raise RegistryTrouble(f"{parts.netloc} answers with more than {most_bytes >> 10} KiB")
             return answer.status, answer.headers, body
+
+    @contextlib.contextmanager
+    def _connected(self, to: SplitResult) -> Iterator[http.client.HTTPConnection]:
+        """A connection that is cut when the time is over, however slowly the other side drips."""
+        left_s = self._until_s - time.monotonic()
+        if left_s <= 0 or to.hostname is None:
+            raise TimeoutError("no answer in time")
+        connection: http.client.HTTPConnection = (
+            http.client.HTTPSConnection(to.hostname, to.port, context=self._context)
+            if to.scheme == "https"
+            else http.client.HTTPConnection(to.hostname, to.port)
+        )
+        address, timeout_s = (connection.host, connection.port), min(left_s, CONNECT_S)
+        with socket.create_connection(address, timeout_s) as plain, plain.dup() as same:
+            over = threading.Timer(left_s, _cut, (same,))
+            over.daemon = True
+            over.start()
+            try:
+                secure = to.scheme == "https"
+                connection.sock = self._context.wrap_socket(plain, server_hostname=to.hostname) if secure else plain
+                yield connection
+            finally:
+                over.cancel()
+                over.join()  # `same` is closed next, and its number may be another's then
+                connection.close()
+
+
+def _cut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _basic(auth: Optional[RegistryAuth]) -> str:

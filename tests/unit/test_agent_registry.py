@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import http.client
 import random
+import socket
+import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,6 +40,8 @@ class Registry:
 
     def __init__(self, directory: Path, *, encrypted: bool = False) -> None:
         self.mode = "open"
+        self.realm = self.leads_to = ""
+        self.token = b'{"token": "t-1"}'
         self.asked: list[tuple[str, str, str]] = []  # method, path, Authorization
         self.root = directory
         outer = self
@@ -68,8 +75,6 @@ class Registry:
         self.thread.start()
 
     def _encrypt(self) -> None:
-        import ssl
-
         key, certificate = self.root / "key.pem", self.root / "cert.pem"
         subprocess.run(
             [
@@ -99,14 +104,17 @@ class Registry:
         if path.startswith("/token"):
             asked = parse_qs(urlsplit(path).query)
             granted = asked["scope"] == ["repository:team/web:pull"] and (self.mode == "token" or given == basic)
-            return (200, {}, b'{"token": "t-1"}') if granted else (401, {}, b"{}")
+            return (200, {}, self.token) if granted else (401, {}, b"{}")
         if path != "/v2/team/web/manifests/v1":
             return 404, {}, b"{}"
-        realm = f'realm="http{"s" if self.mode == "tls-token" else ""}://{self.address}/token"'
+        own = f"http{'s' if self.mode == 'tls-token' else ''}://{self.address}/token"
+        realm = f'realm="{self.realm or own}"'
         bearer = {"WWW-Authenticate": f'Bearer {realm},service="here",scope="repository:team/web:pull"'}
         wanted = {"basic": basic, "token": "Bearer t-1", "user-token": "Bearer t-1", "tls-token": "Bearer t-1"}
         if self.mode in wanted and given != wanted[self.mode]:
             return 401, {"WWW-Authenticate": 'Basic realm="x"'} if self.mode == "basic" else bearer, b"{}"
+        if self.leads_to:
+            return 307, {"Location": self.leads_to}, b""
         if self.mode.isdigit():
             return int(self.mode), {}, b"{}"
         if self.mode == "nameless":
@@ -209,16 +217,84 @@ def test_a_registry_without_tls_is_not_asked_unless_the_host_calls_it_insecure(t
 
 
 def test_a_registry_that_is_down_or_silent_is_told_in_time() -> None:
-    import socket
-
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(RegistryTrouble, match="timed out"):
+        with pytest.raises(RegistryTrouble, match="no answer in time"):
             registry.resolve(f"{address}/web:v1", None, 0.2)
     with pytest.raises(RegistryTrouble, match="refused"):
         asyncio.run(registry.ask(f"{address}/web:v1", None, 1.0))
+
+
+def test_a_registry_that_drips_its_answer_keeps_nothing_of_ours() -> None:
+    """A byte before each timeout, for ever."""
+    over = threading.Event()
+
+    def drip() -> None:
+        connection, _ = slow.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Y: ")
+            while not over.wait(0.02):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        address = f"127.0.0.1:{slow.getsockname()[1]}"
+        place = Place(address, "web", "v1", insecure=True)
+        peer = threading.Thread(target=drip)
+        peer.start()
+        client = registry._Client(place, "http", ssl.create_default_context(), time.monotonic() + 0.3)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            client.digest(None)
+        over.set()
+        peer.join()
+
+
+def test_a_login_at_a_place_with_tls_is_sent_with_tls_whoever_asks_for_it(plain: Registry, tmp_path: Path) -> None:
+    """The registry itself speaks plain HTTP, and its host calls it insecure; where the login goes is not the registry's to weaken."""
+    (tmp_path / "tls").mkdir()
+    logins = Registry(tmp_path / "tls", encrypted=True)
+    try:
+        plain.mode, plain.realm = "user-token", f"https://{logins.address}/token"
+        assert plain.resolve(AUTH) == DIGEST
+        assert [path.partition("?")[0] for _, path, _ in logins.asked] == ["/token"]
+    finally:
+        logins.close()
+
+
+def test_redirects_are_followed_and_take_no_login_to_another_host(plain: Registry, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    far = Registry(tmp_path / "far")
+    try:
+        plain.mode, plain.leads_to = "basic", f"http://{far.address}/v2/team/web/manifests/v1"
+        assert plain.resolve(AUTH) == DIGEST
+        assert [given for _, _, given in far.asked] == [""]
+        plain.leads_to = "/v2/team/web/manifests/v1"
+        with pytest.raises(RegistryTrouble, match="redirects more than 5 times"):
+            plain.resolve(AUTH)
+    finally:
+        far.close()
+
+
+def test_a_registry_with_tls_is_not_followed_to_a_place_without(encrypted: Registry) -> None:
+    encrypted.trust()
+    encrypted.leads_to = f"http://{encrypted.address}/v2/team/web/manifests/v1"
+    with pytest.raises(RegistryTrouble, match="without TLS"):
+        encrypted.resolve()
+
+
+@pytest.mark.parametrize("token", [b"[]", b"[" * 60_000, b'"t"', b"{}", b"nonsense"])
+def test_what_is_no_token_is_told_as_that(plain: Registry, token: bytes) -> None:
+    plain.mode, plain.token = "token", token
+    with pytest.raises(RegistryTrouble, match=r"^127.0.0.1"):
+        plain.resolve()
+
+
+def test_a_damaged_certificate_of_the_host_is_told(encrypted: Registry) -> None:
+    encrypted.trust()
+    (encrypted.root / "etc/containers/certs.d" / encrypted.address / "ca.crt").write_text("damaged")
+    with pytest.raises(RegistryTrouble, match="certificate"):
+        encrypted.resolve()
 
 
 # ---- this host's settings -----------------------------------------------------------------------------------------------
