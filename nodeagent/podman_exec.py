@@ -20,6 +20,8 @@ OUTPUT_BYTES_MAX = 64 * 1024  # of a command run to its end
 _CHUNK_BYTES = protocol.STREAM_CHUNK_BYTES
 _FRAME = struct.Struct(">BxxxI")
 _HEADER_BYTES_MAX = 64 * 1024
+RESTART_S = 4.0  # in which a service that was restarted answers again; below the slack of a probe
+RESTART_POLL_S = 0.1
 _CODE_POLLS = 20
 _CODE_POLL_S = 0.01
 
@@ -50,8 +52,37 @@ async def start(
     body = {"Cmd": list(command), "AttachStdin": stdin, "AttachStdout": True, "AttachStderr": True, "Tty": tty}
     created = await service.call("POST", f"/containers/{container_id}/exec", body=body, timeout_s=CALL_S)
     exec_id = str(created.data["Id"])
-    reader, writer = await asyncio.wait_for(_take_over(service, exec_id, tty), CALL_S)
+    try:
+        reader, writer = await asyncio.wait_for(_take_over(service, exec_id, tty), CALL_S)
+    except BaseException as error:
+        # Podman may have started it all the same.
+        with contextlib.suppress(RuntimeFault):
+            await _end(service, exec_id)
+        if isinstance(error, asyncio.TimeoutError):
+            raise RuntimeFault("timeout", f"Podman did not start the command within {CALL_S:g} s") from None
+        raise
     return PodmanExec(service, exec_id, tty, reader, writer)
+
+
+async def _inspect(service: PodmanService, exec_id: str) -> Optional[dict[str, Any]]:
+    answer = await service.get(f"/exec/{exec_id}/json", timeout_s=CALL_S, expect=(404,))
+    return answer.data if answer.status < 400 else None
+
+
+async def _end(service: PodmanService, exec_id: str) -> None:
+    """Kills the command and what it started. A service that is just being restarted is waited for."""
+    clock = asyncio.get_running_loop().time
+    until_s = clock() + RESTART_S
+    while True:
+        try:
+            session = await _inspect(service, exec_id)
+            break
+        except RuntimeFault as trouble:
+            if trouble.reason != "unavailable" or clock() >= until_s:
+                raise
+        await asyncio.sleep(RESTART_POLL_S)
+    if session is not None and session.get("Running") and session.get("Pid"):
+        process.kill_tree(int(session["Pid"]))
 
 
 async def _take_over(
@@ -94,7 +125,7 @@ class PodmanExec:
     ) -> None:
         self._service, self._id, self._tty = service, exec_id, tty
         self._reader, self._writer = reader, writer
-        self._ended = False
+        self._ended = False  # as Podman says: a stream that ends may also be a service that was killed
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -110,7 +141,6 @@ class PodmanExec:
                             raise ConnectionError
                         left -= len(chunk)
                         yield (protocol.STDERR if stream == 2 else protocol.STDOUT), chunk
-        self._ended = True
 
     async def write(self, data: bytes) -> None:
         with contextlib.suppress(ConnectionError):
@@ -130,24 +160,19 @@ class PodmanExec:
     async def exit_code(self) -> Optional[int]:
         """None when Podman does not know it; call it when the streams have ended."""
         for _ in range(_CODE_POLLS):
-            session = await self._inspect()
+            session = await _inspect(self._service, self._id)
+            self._ended = session is None or not session.get("Running")
             if session is None:
                 return None
-            if not session.get("Running"):
+            if self._ended:
                 return int(session["ExitCode"])
             await asyncio.sleep(_CODE_POLL_S)
         return None
 
     async def close(self) -> None:
-        """Kills the command and what it started, unless its streams have ended by themselves."""
+        """Kills the command and what it started, unless it has ended by itself."""
         try:
             if not self._ended:
-                session = await self._inspect()
-                if session is not None and session.get("Running") and session.get("Pid"):
-                    process.kill_tree(int(session["Pid"]))
+                await _end(self._service, self._id)
         finally:
             self._writer.close()
-
-    async def _inspect(self) -> Optional[dict[str, Any]]:
-        answer = await self._service.get(f"/exec/{self._id}/json", timeout_s=CALL_S, expect=(404,))
-        return answer.data if answer.status < 400 else None

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from urllib.parse import quote
 
 from nodeagent import podman_exec, process, unstick
-from nodeagent.podman_service import PodmanService
+from nodeagent.podman_service import PodmanService, fault
 from nodeagent.runtime import (
     LABEL_CLUSTER,
     NETWORK_NAME,
@@ -330,7 +330,7 @@ class PodmanRuntime:
     async def pull(self, reference: str, auth: Optional[RegistryAuth]) -> str:
         def look(line: Mapping[str, Any]) -> None:
             if line.get("error"):  # Podman answers 200 and tells of the failure in the stream
-                raise RuntimeFault("pull-failed", f"{reference}: {line['error']}")
+                raise fault(reference, 0, str(line["error"]))
 
         headers = {} if auth is None else {"X-Registry-Auth": _auth_header(auth)}
         try:

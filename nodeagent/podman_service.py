@@ -130,9 +130,9 @@ class PodmanService:
         raise _broken(f"{method} {path}", why)
 
     async def _in_thread(self, what: str, work: Callable[[], T], timeout_s: float) -> T:
-        if self._hanging >= HANGING_MAX:
-            raise RuntimeFault("unavailable", f"Podman hangs: {self._hanging} calls were not answered in time")
+        self._refuse_when_it_hangs()
         async with self._free:
+            self._refuse_when_it_hangs()  # what was ahead may all have been given up on
             loop = asyncio.get_running_loop()
             done: asyncio.Future[T] = loop.create_future()
             job = _Job(work, done, loop, self._came_back)
@@ -148,6 +148,10 @@ class PodmanService:
                 if not job.finished:
                     self._hanging += 1
                     job.abandoned = True
+
+    def _refuse_when_it_hangs(self) -> None:
+        if self._hanging >= HANGING_MAX:
+            raise RuntimeFault("unavailable", f"Podman hangs: {self._hanging} calls were not answered in time")
 
     def _came_back(self) -> None:
         self._hanging -= 1

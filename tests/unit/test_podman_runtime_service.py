@@ -95,6 +95,57 @@ def test_when_too_many_calls_hang_further_ones_are_refused_until_they_come_back(
     asyncio.run(scenario())
 
 
+def test_calls_that_wait_for_others_are_refused_when_those_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(podman_service, "HANGING_MAX", 2)
+    monkeypatch.setattr(podman_service, "CALLS_MAX", 2)
+
+    async def scenario() -> None:
+        release = asyncio.Event()
+        asked = 0
+
+        async def handler(line: str) -> tuple[int, bytes]:
+            nonlocal asked
+            asked += "/hangs" in line
+            await release.wait()
+            return 200, b""
+
+        async with serving(tmp_path / "s", handler) as service:
+            first = [asyncio.ensure_future(service.get("/hangs", timeout_s=30.0)) for _ in range(2)]
+            waiting = [asyncio.ensure_future(service.get("/hangs", timeout_s=30.0)) for _ in range(8)]
+            while asked < 2:
+                await asyncio.sleep(0.01)
+            for call in first:
+                call.cancel()
+            ends = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [end.reason for end in ends if isinstance(end, RuntimeFault)] == ["unavailable"] * 8
+            assert asked == 2
+            release.set()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ("writing blob: write /var/lib/containers/x: no space left on device", "no-space"),
+        ("initializing source docker://r/a:1: manifest unknown", "pull-failed"),
+    ],
+)
+def test_why_a_pull_failed_is_told_in_the_middle_of_its_answer(tmp_path: Path, told: str, reason: str) -> None:
+    async def handler(line: str) -> tuple[int, bytes]:
+        return 200, json.dumps({"error": told}).encode() + b"\n"
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "s", handler):
+            with pytest.raises(RuntimeFault) as failed:
+                await PodmanRuntime(str(tmp_path / "s")).pull("r/a:1", None)
+            assert (failed.value.reason, told in str(failed.value)) == (reason, True)
+
+    asyncio.run(scenario())
+
+
 def test_an_answer_that_is_no_json_is_a_failure(tmp_path: Path) -> None:
     async def handler(line: str) -> tuple[int, bytes]:
         return 200, b"<html>"
