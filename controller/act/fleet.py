@@ -25,8 +25,10 @@ from controller.model.errors import (
     HostKeyUnknown,
     HostNotReady,
     HostUnreachable,
+    SshoalError,
 )
 from controller.model.inventory import Host
+from controller.model.text import printable
 from nodeagent.protocol import (
     VERSION,
     Accepted,
@@ -257,6 +259,14 @@ class Fleet:
         except HostError as error:
             link.missed = True
             return Unseen(_kind_of(error), error.problem)
+        except SshoalError:  # about what the user wrote, such as a vault that does not open
+            raise
+        except (
+            Exception
+        ) as error:  # a bug of ours or of a library, met with this host: the others are not to suffer from it
+            link.missed = True
+            await _hang_up(link)
+            return Unseen("nonsense", f"unexpected {type(error).__name__}: {printable(str(error))}")
         link.missed = link.was_silent = False
         return seen
 
@@ -326,7 +336,7 @@ class Fleet:
                     "the agent was installed but does not answer",
                     hint="journalctl -u sshoal-agent there",
                 )
-        except HostError:
+        except Exception:
             await _close_session(link)
             raise
         link.client = client
@@ -337,7 +347,7 @@ class Fleet:
         opening = self._opening(link)
         try:
             return await asyncio.shield(opening)
-        except HostError:
+        except Exception:
             if link.opening is opening:
                 link.opening = None
             raise
@@ -377,7 +387,7 @@ class Fleet:
         client = AgentClient(link.host.name, channel)
         try:
             hello = await client.hello(timeout_s=link.deadlines.poll_s)
-        except HostError:  # slow or just restarting: no reason to install anything
+        except Exception:  # slow or just restarting: no reason to install anything
             client.close()
             raise
         link.newer = _newer(hello)

@@ -226,6 +226,11 @@ def login_refused(host: Host, hop: Hop, reason: str) -> HostAuthFailed:
     )
 
 
+def unforeseen(host: Host, hop: Hop, error: Exception) -> HostUnreachable:
+    """What no library says it raises: of a name that can't be one, or of bytes that no server should send."""
+    return HostUnreachable(host.name, f"{hop.place(host)}: {type(error).__name__}: {printable(str(error))}")
+
+
 def host_key_error(host: Host, hop: Hop, trusted: Trusted, shown: HostKey | None, reason: str = "") -> HostError:
     """`shown`: the key that is not trusted; None when the server showed nothing that is a key."""
     if "revoked" in reason:

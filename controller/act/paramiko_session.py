@@ -165,7 +165,7 @@ class ParamikoSession(FramedSession):
                 raise
         except paramiko.ChannelException as error:
             raise self._no_session(error.text) from None
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except Exception as error:  # SSHException, OSError, EOFError, and whatever bytes of a server made paramiko's thread stumble over
             raise self._broken(error) from None
         taker.opened(wire)
         wire.start_reading()

@@ -33,12 +33,13 @@ from controller.act.hops import (
     host_key_error,
     known_port,
     login_refused,
+    unforeseen,
 )
 from controller.act.hostkeys import SSH_PORT, HostKey, KnownHosts, Trusted
 from controller.act.lastaddresses import LastAddresses
 from controller.act.paramiko_session import Link, ParamikoSession
 from controller.act.transport import AgentPlaces, Session, Throttled, patiently
-from controller.model.errors import HostAuthFailed, HostError, HostKeyChanged, HostUnreachable
+from controller.model.errors import HostAuthFailed, HostError, HostKeyChanged, HostUnreachable, SshoalError
 from controller.model.inventory import Connection, Host
 from controller.model.text import printable
 
@@ -95,11 +96,11 @@ class ParamikoTransport(HoppingTransport[Link]):
         await opened.close()
 
     async def _attempt(self, host: Host, hop: Hop, tunnel: Link | None) -> Link:
-        place = self._place(host, hop, tunnel)
-        offered = self._keys.offered(host.name, hop.connection, place.identity_files)
         progress = _Progress()
         try:
             with _errors_of(host, hop, progress):
+                place = self._place(host, hop, tunnel)
+                offered = self._keys.offered(host.name, hop.connection, place.identity_files)
                 async with asyncio.timeout(hop.connection.connect_timeout_s):
                     link = await self._greet(host, hop, place, tunnel, progress)
                     self._verify(host, hop, progress)
@@ -117,7 +118,8 @@ class ParamikoTransport(HoppingTransport[Link]):
         return link
 
     async def _scan(self, host: Host, hop: Hop, tunnel: Link | None) -> ScannedKey:
-        place = self._place(host, hop, tunnel)
+        with _errors_of(host, hop, _Progress()):
+            place = self._place(host, hop, tunnel)
 
         async def attempt() -> _Progress:
             progress = _Progress()
@@ -174,7 +176,10 @@ class ParamikoTransport(HoppingTransport[Link]):
                 hint="say it in the inventory: ansible_ssh_common_args='-J …'",
             )
         address = said.get("hostname", hop.address)
-        port = hop.port if hop.port != SSH_PORT else int(said.get("port", SSH_PORT))
+        port_said = said.get("port", str(SSH_PORT))
+        if not (port_said.isascii() and port_said.isdigit()):
+            raise HostError(host.name, f"~/.ssh/config: Port {printable(port_said, 40)} is no number")
+        port = hop.port if hop.port != SSH_PORT else int(port_said)
         alias = hop.connection.host_key_alias or said.get("hostkeyalias")
         return _Place(
             address,
@@ -191,7 +196,7 @@ class ParamikoTransport(HoppingTransport[Link]):
             if self._read_config is None:
                 self._read_config = paramiko.SSHConfig.from_path(self._config)
             return dict(self._read_config.lookup(address))
-        except (paramiko.ConfigParseError, OSError, ImportError, ValueError) as error:
+        except (paramiko.SSHException, OSError, ImportError, ValueError) as error:
             raise HostError(host.name, f"~/.ssh/config: {printable(str(error))}") from None
 
 
@@ -248,7 +253,7 @@ def _errors_of(host: Host, hop: Hop, progress: _Progress) -> Iterator[None]:
     where = hop.place(host)
     try:
         yield
-    except HostError:
+    except SshoalError:
         raise
     except TimeoutError:
         raise HostUnreachable(host.name, f"{where}: no answer within {hop.connection.connect_timeout_s:g} s") from None
@@ -273,6 +278,8 @@ def _errors_of(host: Host, hop: Hop, progress: _Progress) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise HostUnreachable(host.name, f"{where}: {printable(error.strerror or str(error))}") from error
+    except Exception as error:
+        raise unforeseen(host, hop, error) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,12 +30,13 @@ from controller.act.hops import (
     host_key_error,
     known_port,
     login_refused,
+    unforeseen,
 )
 from controller.act.hostkeys import SSH_PORT, HostKey, KnownHosts, Trusted
 from controller.act.lastaddresses import LastAddresses
 from controller.act.ssh_session import AsyncsshSession
 from controller.act.transport import AgentPlaces, Session, Throttled, patiently
-from controller.model.errors import HostAuthFailed, HostError, HostKeyUnknown, HostUnreachable
+from controller.model.errors import HostAuthFailed, HostError, HostKeyUnknown, HostUnreachable, SshoalError
 from controller.model.inventory import Connection, Host
 from controller.model.text import printable
 
@@ -218,7 +219,7 @@ def _errors_of(host: Host, hop: Hop, client: _Client) -> Iterator[None]:
     where = hop.place(host)
     try:
         yield
-    except HostError:
+    except SshoalError:
         raise
     except TimeoutError:
         raise HostUnreachable(host.name, f"{where}: no answer within {hop.connection.connect_timeout_s:g} s") from None
@@ -250,6 +251,8 @@ def _errors_of(host: Host, hop: Hop, client: _Client) -> Iterator[None]:
         raise HostUnreachable(host.name, f"{where}: {printable(error.reason)}") from error
     except OSError as error:
         raise HostUnreachable(host.name, f"{where}: {printable(error.strerror or str(error))}") from error
+    except Exception as error:
+        raise unforeseen(host, hop, error) from error
 
 
 class _ClientKeys:

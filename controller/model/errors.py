@@ -21,7 +21,8 @@
     ├── NotSettled                  exit 3: not in the declared state within the budget
     └── PlanBug                     exit 1: a decision broke an invariant; nothing was done
 
-A host's failure is data: it is caught where the host is talked to. A bug is an exception and ends the command.
+A host's failure is data: it is caught where the host is talked to. A bug is an exception and ends the command, unless it is met while one
+host is observed: that host is unseen then.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from controller.model.inventory import Host
 from nodeagent.protocol import Capacity, Cursor, Epoch, Hello, NodeConfig, WantedSet
 from tests.fakes.podman import SERVE
 from tests.sim.host import SimHost, task_factory
-from tests.sim.network import Network
+from tests.sim.network import Network, SimSession
 from tests.simloop import simulate
 
 T = TypeVar("T")
@@ -158,6 +158,32 @@ async def test_a_silent_host_is_unseen_and_the_others_are_seen(lab: Lab) -> None
     await lab.observe()
     lab.cut("n2")
     assert kinds(await lab.observe()) == {"n1": "seen", "n2": "unreachable", "n3": "seen"}
+
+
+class Stumbling(Network):
+    """A network whose library raises what it never said it would, on the way to `bad`."""
+
+    bad = ""
+
+    async def connect(self, host: Host) -> SimSession:
+        if host.name == self.bad:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+        return await super().connect(host)
+
+
+@in_lab(Deadlines())
+async def test_what_nobody_foresaw_about_one_host_stops_no_other_and_passes_with_its_cause(lab: Lab) -> None:
+    network = Stumbling(lab.sim, random.Random(1))
+    lab.fleet = Fleet(network, lab.deployer)
+    network.bad = "n2"
+    for _ in range(2):
+        sightings = await lab.observe()
+        assert kinds(sightings) == {"n1": "seen", "n2": "nonsense", "n3": "seen"}
+        said = sightings["n2"]
+        assert isinstance(said, Unseen)
+        assert "unexpected UnicodeDecodeError" in said.why
+    network.bad = ""
+    assert kinds(await lab.observe()) == {"n1": "seen", "n2": "seen", "n3": "seen"}
 
 
 @in_lab()

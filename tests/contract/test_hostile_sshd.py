@@ -1,0 +1,75 @@
+"""Hosts that can't be reached at all, and servers that send what none should: one HostError each, whatever the library raises."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.act.hostkeys import KnownHosts
+from controller.act.transports import TransportByHost
+from controller.model.errors import HostError, HostUnreachable
+from controller.model.inventory import Host
+from tests.contract.hostile import Listen, listen, packet, until_the_end  # noqa: F401  (fixture)
+from tests.contract.transports import refusal
+
+
+def host(library: str, address: str = "127.0.0.1", port: int = 22, **variables: Any) -> Host:
+    plain = {"ansible_host": address, "ansible_port": port, "ansible_user": "u", "ansible_connection": library}
+    return Host("web1", (), {**plain, **variables}, "test:1")
+
+
+def refused(target: Host, directory: Path, config: str | None = None) -> HostError:
+    """What connecting says, with this ~/.ssh/config."""
+    ssh = directory / "ssh"
+    ssh.mkdir()
+    if config is not None:
+        (ssh / "config").write_text(config)
+
+    async def check() -> HostError:
+        transport = TransportByHost(KnownHosts(directory / "known_hosts"), ssh_directory=ssh)
+        return await refusal(transport, target)
+
+    return asyncio.run(check())
+
+
+@pytest.mark.parametrize("address", ["a" * 64 + ".example.com", "web..example.com"])
+def test_a_name_that_can_be_none_is_an_unreachable_host(address: str, library: str, tmp_path: Path) -> None:
+    error = refused(host(library, address), tmp_path)
+    assert isinstance(error, HostUnreachable)
+    assert address in str(error)
+
+
+def test_names_of_algorithms_that_are_no_text_are_a_host_error(
+    listen: Listen,  # noqa: F811
+    library: str,
+    tmp_path: Path,
+) -> None:
+    names = struct.pack(">I", 2) + b"\xff\xfe"
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(b"SSH-2.0-x\r\n" + packet(b"\x14" + bytes(16) + names * 10 + b"\0" + bytes(4)))
+        until_the_end(connection)
+
+    assert isinstance(refused(host(library, port=listen(talk)), tmp_path), HostUnreachable)
+
+
+# ---- ~/.ssh/config ------------------------------------------------------------------------------------------------------
+
+
+CONFIGS = {
+    "Host *\n  Port ssh\n": "Port ssh is no number",
+    "CanonicalizeHostname yes\nCanonicalizeFallbackLocal no\nCanonicalDomains example.invalid\n": "nowhere",
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_config_that_cannot_be_followed_is_this_hosts_error(config: str, library: str, tmp_path: Path) -> None:
+    said = str(refused(host(library, "nowhere"), tmp_path, config))
+    if library == "paramiko":
+        assert said.startswith("web1: ~/.ssh/config: ")
+        assert CONFIGS[config] in said
