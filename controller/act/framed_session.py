@@ -111,10 +111,11 @@ class FramedSession(ABC):
         command = self._command(["/bin/sh", "-c", shell], become=become, nonce=nonce)
         async with self._deadline(timeout_s), self._exec_slots, self._exec(command, output) as wire:
             await self._feed_password(wire, output, become=become)
-            with contextlib.suppress(OSError):  # it ended before it read everything: its exit code tells
-                wire.write(body + stdin)
-                wire.write_eof()
-            await output.ended.wait()
+            if not output.asked_again:  # else sudo would take lines of the script for further guesses
+                with contextlib.suppress(OSError):  # it ended before it read everything: its exit code tells
+                    wire.write(body + stdin)
+                    wire.write_eof()
+                await output.ended.wait()
         return self._completed(output, become=become)
 
     async def open_channel(self, timeout_s: float) -> Channel:

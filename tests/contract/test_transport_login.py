@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,12 @@ def accounts(sudoers: str = "") -> dict[str, str]:
 
 
 AS_DEPLOY = {"ansible_user": "deploy", "ansible_password": PASSWORD, "ansible_ssh_private_key_file": ""}
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.02)
 
 
 def encrypt(key: Path, passphrase: str) -> None:
@@ -253,6 +259,22 @@ def test_sudo_with_a_password_gets_it_only_when_it_asks(start_sshd: StartSshd, a
                 channel.close()
 
         asyncio.run(check())
+
+
+def test_a_wrong_password_of_sudo_is_one_guess_and_no_line_of_the_script_another(
+    start_sshd: StartSshd, tmp_path: Path
+) -> None:
+    log = tmp_path / "sudo.log"
+    server = start_sshd(accounts(f"deploy ALL=(ALL) ALL\nDefaults logfile={log}"), PasswordAuthentication="yes")
+
+    async def check() -> None:
+        async with connected(server, **AS_DEPLOY, ansible_become_password="wrong") as session:
+            with pytest.raises(HostNotReady, match="does not accept the password"):
+                await session.run("true\ntrue\ntrue\n", become=True, timeout_s=30)
+            await until(lambda: log.exists() and "incorrect password" in log.read_text())
+
+    asyncio.run(check())
+    assert "1 incorrect password attempt ;" in log.read_text()
 
 
 @pytest.mark.parametrize(
