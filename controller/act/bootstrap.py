@@ -237,7 +237,7 @@ cd || exit 1
 systemctl='systemctl --user' units_in=$HOME/.config/systemd/user state=$HOME/.local/share/sshoal run=$XDG_RUNTIME_DIR/sshoal
 command -v podman >/dev/null && inside='podman unshare'
 """
-# Containers are ours by label; the network's name is ours alone.
+# Containers and the network are ours by label.
 _REMOVE = """PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 exec 3>&1 1>&2
 units='sshoal-agent.service sshoal-podman.service'
@@ -249,7 +249,8 @@ if command -v podman >/dev/null; then
     [ -z "$pods" ] || podman pod rm --force --time 5 $pods >/dev/null
     containers=$(podman ps --all --quiet --filter label=sshoal.dev/cluster)
     [ -z "$containers" ] || podman rm --force --time 5 $containers >/dev/null
-    ! podman network exists sshoal || podman network rm sshoal >/dev/null
+    networks=$(podman network ls --quiet --filter label=sshoal.dev/cluster)
+    [ -z "$networks" ] || podman network rm $networks >/dev/null
 fi
 if [ -d /run/systemd/system ]; then
     $systemctl disable --now sshoal-podman.service 2>/dev/null
@@ -277,7 +278,7 @@ fi
 for path in "$state" "$run"; do [ ! -e "$path" ] || echo "$path" >&3; done
 if command -v podman >/dev/null; then
     podman ps --all --filter label=sshoal.dev/cluster --format '{{.Names}}' >&3
-    ! podman network exists sshoal || echo network:sshoal >&3
+    podman network ls --filter label=sshoal.dev/cluster --format 'network:{{.Name}}' >&3
 fi
 exit 0
 """
