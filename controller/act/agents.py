@@ -194,6 +194,7 @@ class AgentStream:
         self._pieces: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
         self._allowed = STREAM_WINDOW_BYTES  # what the agent may still send
         self._used = 0  # what was consumed and not granted again
+        self._output_ended = False
         self._opened: asyncio.Future[dict[str, Any]] | None = None
         self._failure: HostError | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -313,6 +314,9 @@ class AgentStream:
         elif isinstance(message.get("exit"), dict):
             self._take_exit(message["exit"])
         elif message.get("eof") is True:
+            if self._output_ended:
+                raise ProtocolError("a second end of output")
+            self._output_ended = True
             self._pieces.put_nowait((protocol.STDOUT, b""))
         elif type(message.get("credit")) is int and 0 <= message["credit"] < 2**31:
             self._credit += message["credit"]

@@ -311,6 +311,16 @@ def test_an_agent_that_sends_without_credit_is_cut_off() -> None:
     stream(work)
 
 
+def test_an_agent_ends_its_output_once() -> None:
+    async def work(opened: AgentStream, channel: FakeChannel) -> None:
+        channel.say(frame({"eof": True}) * 1000)
+        with pytest.raises(HostError, match=r"second end of output"):
+            [piece async for piece in opened]
+        assert channel.closed
+
+    stream(work)
+
+
 def test_a_stream_that_breaks_off_is_no_orderly_end() -> None:
     async def work(opened: AgentStream, channel: FakeChannel) -> None:
         channel.say(data_frame(protocol.STDOUT, b"part"))
