@@ -72,7 +72,7 @@ def install(request: dict[str, Any], packed: bytes) -> dict[str, Any]:
         if in_place(request, running):
             return {"changed": False}
         version = root / "versions" / digest
-        if is_refused(version):
+        if target_of(root) != f"versions/{digest}" and is_refused(version):
             return {
                 "error": f"this version crashed here again and again; it is tried anew {REFUSED_S // 60} minutes after that",
                 "journal": "",
@@ -176,7 +176,7 @@ def take_over(request: dict[str, Any], running: dict[str, Any]) -> dict[str, Any
     before = target_of(root)
     units_before = read_units(request["units"])
     if before and before != f"versions/{digest}" and (root / before).is_dir():
-        (root / before / UNITS).write_text(json.dumps(units_before))
+        write_whole(root / before / UNITS, json.dumps(units_before))
     start(request, f"versions/{digest}", request["units"])
     if came_up(request, digest, running.get("instance")):
         if before != f"versions/{digest}":  # else it was only started anew, and the former one stays to fall back to
@@ -211,19 +211,30 @@ def fall_back(request: dict[str, Any], version: Path) -> dict[str, Any]:
     """To the version that was in charge before, which is kept for this."""
     journal = last_words(request)
     answer: dict[str, Any] = {"error": "the agent crashes again and again", "journal": journal, "returned": False}
-    former = next(
-        (one for one in version.parent.iterdir() if one.name != version.name and (one / UNITS).exists()), None
-    )
-    if former is not None:
-        (version / REFUSED).write_text("")
-        start(request, f"versions/{former.name}", json.loads((former / UNITS).read_text()))
-        answer["returned"] = came_up(request, former.name, None)
+    for former in version.parent.iterdir():
+        units = kept_units(former) if former.name != version.name else {}
+        if units:
+            start(request, f"versions/{former.name}", units)
+            (version / REFUSED).write_text(
+                ""
+            )  # once `current` points elsewhere: cut before, the next push falls back again
+            answer["returned"] = came_up(request, former.name, None)
+            break
     return answer
+
+
+def kept_units(version: Path) -> dict[str, str]:
+    """What a version was started by; {} where nothing, or nothing whole, says so."""
+    try:
+        units: dict[str, str] = json.loads((version / UNITS).read_text())
+        return units
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def is_refused(version: Path) -> bool:
     try:
-        return time.time() - (version / REFUSED).stat().st_mtime < REFUSED_S
+        return 0 <= time.time() - (version / REFUSED).stat().st_mtime < REFUSED_S  # a clock may have gone wrong since
     except FileNotFoundError:
         return False
 
@@ -314,13 +325,18 @@ def write_unit(name: str, text: str) -> bool:
     if read_units([name])[name] == text:
         return False
     UNIT_DIRECTORY.mkdir(parents=True, exist_ok=True)
-    new = UNIT_DIRECTORY / f"{name}.new"
+    write_whole(UNIT_DIRECTORY / name, text)
+    return True
+
+
+def write_whole(path: Path, text: str) -> None:
+    """All of it or nothing, whenever the power goes."""
+    new = path.with_name(f"{path.name}.new")
     new.write_text(text)
     new.chmod(0o644)
     sync(new)
-    new.rename(UNIT_DIRECTORY / name)
-    sync(UNIT_DIRECTORY)
-    return True
+    new.rename(path)
+    sync(path.parent)
 
 
 # ---- the host -----------------------------------------------------------------------------------------------------------

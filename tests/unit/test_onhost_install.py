@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import tarfile
+import time
 import zlib
 from importlib import resources
 from pathlib import Path
@@ -24,7 +25,7 @@ class Clock:
     """Time that passes only when the script waits."""
 
     def __init__(self) -> None:
-        self.now_s = 1_000_000.0
+        self.now_s = time.time()  # files bear the true time
 
     def monotonic(self) -> float:
         return self.now_s
@@ -185,6 +186,42 @@ def test_what_is_tried_after_that(host: Host, what: str) -> None:
     os.utime(host.machine.root / "versions" / second["digest"] / ".refused", (long_ago_s, long_ago_s))
     tried = host.push("2" if what == "the same an hour later" else "3")
     assert (tried["changed"], host.machine.version) == (True, tried["digest"])
+
+
+def crashing_second(host: Host) -> tuple[str, str]:
+    """Two versions, the second of which crashes again and again."""
+    first, second = host.push("1")["digest"], host.push("2")["digest"]
+    host.machine.lives_s[second] = 3.0
+    host.machine.begun_s = host.clock.now_s
+    host.clock.sleep(4 * 5 - 0.5)
+    return first, second
+
+
+def test_a_way_back_that_fails_is_gone_by_the_next_push(host: Host) -> None:
+    first, _ = crashing_second(host)
+    host.machine.refuses = "enable"
+    with pytest.raises(Exception, match="systemctl enable"):
+        host.push("2")
+    host.machine.refuses = ""
+    while host.machine.answers():
+        host.clock.sleep(0.5)
+    assert host.push("2")["error"] == "the agent crashes again and again"
+    assert host.machine.version == first
+
+
+def test_units_of_the_former_version_that_a_power_cut_emptied_lead_nowhere(host: Host) -> None:
+    first, _ = crashing_second(host)
+    (host.machine.root / "versions" / first / ".units.json").write_text("")
+    assert host.push("2")["returned"] is False
+
+
+def test_a_refusal_of_the_future_is_none(host: Host) -> None:
+    _, second = crashing_second(host)
+    assert host.push("2")["returned"] is True
+    host.machine.lives_s.clear()
+    later_s = host.clock.now_s + 1e8
+    os.utime(host.machine.root / "versions" / second / ".refused", (later_s, later_s))
+    assert host.push("2")["changed"] is True
 
 
 def test_an_agent_that_was_killed_several_times_over_the_months_is_only_started_again(host: Host) -> None:

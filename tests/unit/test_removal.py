@@ -12,7 +12,7 @@ from controller.act.bootstrap import removal
 PODMAN = """#!/bin/sh
 case "$1 $2 $*" in
     "network exists "*) [ -e "$NETWORKS/$3" ];;
-    "network ls "*"label=sshoal.dev/cluster"*) cd "$NETWORKS" && for name in *; do ! grep -q sshoal.dev/cluster "$name" || echo "$name"; done;;
+    "network ls "*"label=sshoal.dev/cluster"*) cd "$NETWORKS" && grep -l sshoal.dev/cluster -- *; exit 0;;
     "network rm "*) rm "$NETWORKS/$3";;
 esac
 """
