@@ -131,7 +131,11 @@ class PodmanService:
 
     async def _in_thread(self, what: str, work: Callable[[], T], timeout_s: float) -> T:
         self._refuse_when_it_hangs()
-        async with self._free:
+        try:
+            await asyncio.wait_for(self._free.acquire(), timeout_s)
+        except asyncio.TimeoutError:
+            raise RuntimeFault("timeout", f"{what}: Podman is busy with {CALLS_MAX} other calls") from None
+        try:
             self._refuse_when_it_hangs()  # what was ahead may all have been given up on
             loop = asyncio.get_running_loop()
             done: asyncio.Future[T] = loop.create_future()
@@ -148,6 +152,8 @@ class PodmanService:
                 if not job.finished:
                     self._hanging += 1
                     job.abandoned = True
+        finally:
+            self._free.release()
 
     def _refuse_when_it_hangs(self) -> None:
         if self._hanging >= HANGING_MAX:

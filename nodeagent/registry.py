@@ -119,6 +119,14 @@ def _context(place: Place, root: Path) -> ssl.SSLContext:
     return context
 
 
+@dataclass(frozen=True)
+class _Answer:
+    url: str  # where redirects have led
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
 class _Client:
     """Requests to one registry, and to where it sends us. Plain HTTP goes only to a registry that this host calls insecure."""
 
@@ -129,18 +137,20 @@ class _Client:
         place = self._place
         url = f"{self._scheme}://{place.host}/v2/{quote(place.repository)}/manifests/{quote(place.tag)}"
         headers = {"Accept": _ACCEPTED}
-        status, answered, _ = self._request("HEAD", url, headers)
-        if status == 401:
-            headers["Authorization"] = self._authorization(answered.get("WWW-Authenticate", ""), auth)
-            status, answered, _ = self._request("HEAD", url, headers)
-        found = answered.get("Docker-Content-Digest", "")
-        if status == 200 and not _DIGEST.match(found):
-            status, answered, body = self._request("GET", url, headers)
-            found = digest_of(body)
-        if status != 200:
-            raise RegistryTrouble(
-                f"{place.host} answers {status} {_meaning(status)} for {place.repository}:{place.tag}"
-            )
+        answer = self._request("HEAD", url, headers)
+        if answer.status == 401:
+            # Credentials are for the registry. A place that it leads to is asked as anybody would.
+            known = auth if urlsplit(answer.url)[:2] == urlsplit(url)[:2] else None
+            url, challenge = answer.url, answer.headers.get("WWW-Authenticate", "")
+            headers["Authorization"] = self._authorization(challenge, known)
+            answer = self._request("HEAD", url, headers)
+        found = answer.headers.get("Docker-Content-Digest", "")
+        if answer.status == 200 and not _DIGEST.match(found):
+            answer = self._request("GET", url, headers)
+            found = digest_of(answer.body)
+        if answer.status != 200:
+            why = f"{answer.status} {_meaning(answer.status)}"
+            raise RegistryTrouble(f"{place.host} answers {why} for {place.repository}:{place.tag}")
         return found
 
     def _authorization(self, challenge: str, auth: Optional[RegistryAuth]) -> str:
@@ -157,12 +167,11 @@ class _Client:
         scope = parameters.get("scope") or f"repository:{self._place.repository}:pull"
         query = urlencode({"service": parameters.get("service", ""), "scope": scope})
         url = realm._replace(query=f"{realm.query}&{query}" if realm.query else query).geturl()
-        status, _, body = self._request(
-            "GET", url, {"Authorization": basic} if basic else {}, most_bytes=TOKEN_BYTES_MAX
-        )
-        if status != 200:
-            raise RegistryTrouble(f"{realm.hostname} answers {status} {_meaning(status)} to a login")
-        document = json.loads(body)
+        headers = {"Authorization": basic} if basic else {}
+        answer = self._request("GET", url, headers, most_bytes=TOKEN_BYTES_MAX)
+        if answer.status != 200:
+            raise RegistryTrouble(f"{realm.hostname} answers {answer.status} {_meaning(answer.status)} to a login")
+        document = json.loads(answer.body)
         token = (document.get("token") or document.get("access_token")) if isinstance(document, dict) else None
         if not isinstance(token, str) or not token.isprintable():
             raise RegistryTrouble(f"{realm.hostname} gives no token")
@@ -170,20 +179,18 @@ class _Client:
 
     def _request(
         self, method: str, url: str, headers: Mapping[str, str], *, most_bytes: int = MANIFEST_BYTES_MAX
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+    ) -> "_Answer":
         """Follows redirects, which some registries give for every manifest. A login goes to no other host than it was meant for."""
         for _ in range(REDIRECTS_MAX + 1):
-            status, answered, body = self._ask(method, url, headers, most_bytes)
-            if status not in (301, 302, 303, 307, 308) or not answered.get("Location"):
-                return status, answered, body
-            former, url = urlsplit(url), urljoin(url, answered["Location"])
+            answer = self._ask(method, url, headers, most_bytes)
+            if answer.status not in (301, 302, 303, 307, 308) or not answer.headers.get("Location"):
+                return answer
+            former, url = urlsplit(url), urljoin(url, answer.headers["Location"])
             if urlsplit(url)[:2] != former[:2]:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
         raise RegistryTrouble(f"{self._place.host} redirects more than {REDIRECTS_MAX} times")
 
-    def _ask(
-        self, method: str, url: str, headers: Mapping[str, str], most_bytes: int
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], most_bytes: int) -> "_Answer":
         parts = urlsplit(url)
         if parts.scheme not in ("https", "http") or not parts.hostname:
             raise RegistryTrouble(f"{self._place.host} leads to what is no address on the web")
@@ -196,7 +203,9 @@ class _Client:
             body = answer.read(most_bytes + 1)
             if len(body) > most_bytes:
                 raise RegistryTrouble(f"{parts.netloc} answers with more than {most_bytes >> 10} KiB")
-            return answer.status, answer.headers, body
+            if time.monotonic() >= self._until_s:
+                raise TimeoutError("no answer in time")  # cut off, this may look like the end of it
+            return _Answer(url, answer.status, answer.headers, body)
 
     @contextlib.contextmanager
     def _connected(self, to: SplitResult) -> Iterator[http.client.HTTPConnection]:

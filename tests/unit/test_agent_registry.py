@@ -276,6 +276,47 @@ def test_redirects_are_followed_and_take_no_login_to_another_host(plain: Registr
         far.close()
 
 
+def test_a_place_that_redirects_lead_to_gets_no_credentials_of_the_registry(plain: Registry, tmp_path: Path) -> None:
+    """It may want a login too; then it gets the one that anybody gets."""
+    (tmp_path / "far").mkdir()
+    far = Registry(tmp_path / "far")
+    try:
+        plain.leads_to = f"http://{far.address}/v2/team/web/manifests/v1"
+        far.mode = "user-token"
+        with pytest.raises(RegistryTrouble, match="401"):
+            plain.resolve(AUTH)
+        far.mode = "token"
+        assert plain.resolve(AUTH) == DIGEST
+        assert {given for _, _, given in far.asked} == {"", "Bearer t-1"}
+    finally:
+        far.close()
+
+
+def test_a_manifest_that_is_cut_off_by_the_deadline_has_no_digest() -> None:
+    """Without a length its end is the end of the connection."""
+    over = threading.Event()
+
+    def answer_half() -> None:
+        for _ in range(2):  # HEAD, then GET
+            connection, _ = slow.accept()
+            with connection, contextlib.suppress(OSError):
+                head = connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+                if head.startswith(b"GET"):
+                    connection.sendall(MANIFEST[:5])
+                    over.wait(10)
+
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        place = Place(f"127.0.0.1:{slow.getsockname()[1]}", "web", "v1", insecure=True)
+        peer = threading.Thread(target=answer_half)
+        peer.start()
+        client = registry._Client(place, "http", ssl.create_default_context(), time.monotonic() + 0.5)
+        with pytest.raises(OSError, match="no answer in time"):
+            client.digest(None)
+        over.set()
+        peer.join()
+
+
 def test_a_registry_with_tls_is_not_followed_to_a_place_without(encrypted: Registry) -> None:
     encrypted.trust()
     encrypted.leads_to = f"http://{encrypted.address}/v2/team/web/manifests/v1"

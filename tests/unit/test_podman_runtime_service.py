@@ -126,6 +126,30 @@ def test_calls_that_wait_for_others_are_refused_when_those_hang(
     asyncio.run(scenario())
 
 
+def test_a_call_waits_for_others_no_longer_than_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podman_service, "CALLS_MAX", 1)
+
+    async def scenario() -> None:
+        asked, release = asyncio.Event(), asyncio.Event()
+
+        async def handler(line: str) -> tuple[int, bytes]:
+            asked.set()
+            await release.wait()
+            return 200, b""
+
+        async with serving(tmp_path / "s", handler) as service:
+            slow = asyncio.ensure_future(service.get("/slow", timeout_s=30.0))
+            await asked.wait()
+            with pytest.raises(RuntimeFault, match="busy with 1 other calls") as late:
+                await service.get("/quick", timeout_s=0.2)
+            assert late.value.reason == "timeout"
+            release.set()
+            await slow
+            assert (await service.get("/quick", timeout_s=5.0)).status == 200
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
