@@ -168,7 +168,7 @@ def _with_pods(hosts: Crowd) -> list[Figure]:
     run_sshoal(environment, "apply", "-f", str(manifest), "--timeout", "0s")
     watch = subprocess.Popen([*SSHOAL, "watch", "--period", "10s"], env=environment, stderr=subprocess.DEVNULL)
     try:
-        run_sshoal(environment, "wait", "deployment/crowd", "--for=condition=available", "--timeout", "240s")
+        run_sshoal(environment, "wait", "deployment/crowd", "--for=ready", "--timeout", "240s")
         rss_mib = _rss_mib(watch.pid)
         used = _cpu_of(watch.pid)
         time.sleep(WATCHED_S)

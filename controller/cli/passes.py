@@ -234,7 +234,7 @@ def wait(
     from controller.cli.output import duration_s
     from controller.cli.wiring import Wiring
     from controller.decide import verbs
-    from controller.decide.standing import condition_of, progress_of
+    from controller.decide.standing import condition_of
     from controller.model.errors import NotFound, UsageError
 
     condition = for_.removeprefix("condition=").lower()
@@ -246,7 +246,7 @@ def wait(
     budget_s = duration_s(timeout)
     world = wiring.world()
     if condition != "delete":
-        judge = condition_of(condition) if condition in _JOB_CONDITIONS else progress_of
+        judge = condition_of(condition)
         for identity in identities:
             judge(world, verbs.find(world, *identity))  # a question that makes no sense is told at once
         run(carry_out(wiring, [], [], lambda carry: carry.wait_for(identities, budget_s, judge)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from controller.decide.verbs import AUTO_ROLLBACK, revisions_of
 from controller.model.cluster import (
+    AVAILABLE,
     REPLICA_FAILURE,
     Declared,
     Deployment,
@@ -73,6 +74,10 @@ def progress_of(world: World, record: Record) -> Progress:
 
 def condition_of(kind: str) -> Callable[[World, Record], Progress]:
     """Whether the condition of this name, in lower case, is true of an object."""
+    if kind == "available":
+        return _is_available
+    if kind == "ready":
+        return _is_ready
 
     def judge(world: World, record: Record) -> Progress:
         if isinstance(record, Declared | Deployment | ReplicaSet | Pod | Node | VolumeClaim) or is_policy(record):
@@ -82,6 +87,38 @@ def condition_of(kind: str) -> Callable[[World, Record], Progress]:
         return has_condition(record, kind)
 
     return judge
+
+
+def _is_available(world: World, record: Record) -> Progress:
+    """Of a Deployment its condition Available, as `kubectl wait` asks; old replicas count too. Anything else: that it is as declared."""
+    progress = progress_of(world, record)
+    if not isinstance(record, Deployment) or not _is_seen(record):
+        return progress
+    found = next((item for item in record.status.conditions if item.kind == AVAILABLE), None)
+    return Progress(found is not None and found.status, _available_text(record), progress.trouble)
+
+
+def _is_ready(world: World, record: Record) -> Progress:
+    """That it is as declared. A paused Deployment is not rolled out any further: it is ready with all its replicas, of any revision."""
+    progress = progress_of(world, record)
+    if not (isinstance(record, Deployment) and _is_seen(record) and _is_paused(record)):
+        return progress
+    enough = record.status.available >= desired_replicas(record)
+    return Progress(enough, f"{_available_text(record)} (paused)", progress.trouble)
+
+
+def _is_seen(deployment: Deployment) -> bool:
+    """Whether its status is of what is declared now."""
+    return deployment.meta.deleting is None and deployment.status.observed_generation >= deployment.meta.generation
+
+
+def _is_paused(deployment: Deployment) -> bool:
+    return bool((deployment.source.get("spec") or {}).get("paused"))
+
+
+def _available_text(deployment: Deployment) -> str:
+    desired = desired_replicas(deployment)
+    return f"deployment {deployment.meta.name}: {deployment.status.available} of {desired} replicas are available"
 
 
 def _deployment(world: World, deployment: Deployment) -> Progress:
@@ -101,7 +138,7 @@ def _deployment(world: World, deployment: Deployment) -> Progress:
         incident = deployment.incidents[-1]
         why = f"revision {incident.revision} was given up for {incident.back_to}: {incident.message}"
         return Progress(False, f"deployment {name} was rolled back", (f"{incident.reason}: {why}",))
-    if (deployment.source.get("spec") or {}).get("paused"):
+    if _is_paused(deployment):
         return Progress(True, f"deployment {name} is paused", trouble)
     if status.updated < desired:
         return Progress(
@@ -116,7 +153,7 @@ def _deployment(world: World, deployment: Deployment) -> Progress:
         return Progress(
             False, f"deployment {name}: {status.available} of {status.updated} replicas are available", trouble
         )
-    return Progress(True, f"deployment {name}: {status.available} of {desired} replicas are available", ())
+    return Progress(True, _available_text(deployment), ())
 
 
 def _will_go_back(world: World, deployment: Deployment) -> bool:

@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 
-from controller.decide.standing import desired_replicas, is_ready, progress_of, status_word
-from controller.model.cluster import Deployment, DeploymentStatus, Pod, Ref, ReplicaSet, Sighting, Stop
+from controller.decide.standing import condition_of, desired_replicas, is_ready, progress_of, status_word
+from controller.model.cluster import (
+    AVAILABLE,
+    Deployment,
+    DeploymentStatus,
+    Pod,
+    Ref,
+    ReplicaSet,
+    Sighting,
+    StatusCondition,
+    Stop,
+)
 from nodeagent.protocol import ContainerReport
 from tests.builders import (
     bare_pod,
@@ -147,6 +157,33 @@ def test_a_status_from_before_the_last_change_proves_nothing() -> None:
 def test_a_paused_rollout_is_not_waited_for() -> None:
     record = rolled(DeploymentStatus(), paused=True)
     assert progress_of(world(record), record).done
+
+
+@pytest.mark.parametrize(
+    ("available", "enough", "paused", "is_available", "is_ready_"),
+    [
+        pytest.param(0, False, True, False, False, id="paused, and nothing serves"),
+        pytest.param(2, True, True, True, False, id="paused, and all but maxUnavailable serve"),
+        pytest.param(3, True, True, True, True, id="paused, and old replicas serve"),
+        pytest.param(3, True, False, True, False, id="a rollout under way, while old replicas serve"),
+    ],
+)
+def test_available_and_ready_ask_for_replicas_that_serve(
+    available: int, enough: bool, paused: bool, is_available: bool, is_ready_: bool
+) -> None:
+    told = StatusCondition(AVAILABLE, enough, "", "", moment())
+    record = rolled(DeploymentStatus(replicas=3, available=available, conditions=(told,)), paused=paused)
+    found = condition_of("available")(world(record), record)
+    assert (found.done, found.text) == (is_available, f"deployment web: {available} of 3 replicas are available")
+    assert condition_of("ready")(world(record), record).done is is_ready_
+    unseen_change = edited(record, template("web:2"))
+    assert not condition_of("available")(world(unseen_change), unseen_change).done
+    assert not condition_of("ready")(world(unseen_change), unseen_change).done
+
+
+def test_available_of_what_has_no_such_condition_is_as_declared() -> None:
+    assert condition_of("available")(world(), pod()).done
+    assert not condition_of("available")(world(), pod(ready=False)).done
 
 
 def test_what_keeps_the_new_pods_is_told_once_for_all_of_them() -> None:
