@@ -81,7 +81,7 @@ def _head(scene: Scene, record: Record) -> Lines:
 
 def _pod(scene: Scene, pod: Pod) -> Lines:
     report = pod.report
-    word = printable(status_word(pod, node_unseen=scene.is_unseen(pod)), 60)
+    word = printable(status_word(scene.world, pod, node_unseen=scene.is_unseen(pod)), 60)
     node = scene.world.nodes.get(pod.node)
     lines = [_field("Status", word)]
     if report is not None and (report.reason or report.message):
@@ -293,7 +293,12 @@ def _workload(scene: Scene, record: Workload | Revision) -> Lines:
     lines += _conditions(scene, record.status.conditions)
     lines += _template(record.template)
     rows = [
-        [pod.meta.name, printable(status_word(pod, node_unseen=scene.is_unseen(pod)), 60), pod.node, _exit_codes(pod)]
+        [
+            pod.meta.name,
+            printable(status_word(scene.world, pod, node_unseen=scene.is_unseen(pod)), 60),
+            pod.node,
+            _exit_codes(pod),
+        ]
         for pod in scene.owned(record)
     ]
     return (
@@ -333,7 +338,7 @@ def _replica_set(scene: Scene, record: ReplicaSet) -> Lines:
     pods = scene.owned(record)
     words: dict[str, int] = {}
     for pod in pods:
-        word = printable(status_word(pod, node_unseen=scene.is_unseen(pod)), 60)
+        word = printable(status_word(scene.world, pod, node_unseen=scene.is_unseen(pod)), 60)
         words[word] = words.get(word, 0) + 1
     lines = [
         _field("Selector", selector_text(record.selector)),
@@ -438,7 +443,11 @@ def _node(scene: Scene, node: Node) -> Lines:
     pods = sorted((pod for pod in scene.world.pods.values() if pod.node == name), key=lambda pod: pod.meta.key)
     if pods:
         rows = [
-            [pod.meta.namespace, pod.meta.name, printable(status_word(pod, node_unseen=scene.is_unseen(pod)), 60)]
+            [
+                pod.meta.namespace,
+                pod.meta.name,
+                printable(status_word(scene.world, pod, node_unseen=scene.is_unseen(pod)), 60),
+            ]
             for pod in pods
         ]
         lines += ["Pods:", *_indented(table(["NAMESPACE", "NAME", "STATUS"], rows).splitlines())]

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from controller.cli.scene import Scene
+from controller.decide.standing import is_initialized, sidecars_of
 from controller.model import quantity
 from controller.model.cluster import (
     Declared,
@@ -214,15 +215,16 @@ def _pod_conditions(scene: Scene, pod: Pod) -> list[dict[str, Any]]:
     report = pod.report or PodReport("", "", "", "", "Pending")
     unknown = scene.is_unseen(pod) or pod.lost is not None
     ready = None if unknown else report.ready
-    initialized = all(
-        (item.exit_code == 0 and item.state == "terminated") or item.started for item in report.containers if item.init
-    )
+    template: Mapping[str, Any] = scene.template(pod)
+    spec: Mapping[str, Any] = template.get("spec") or {}
+    initialized = pod.report is not None and is_initialized(pod.report, sidecars_of(spec))
     bound_s = pod.bound.wall_s if pod.bound else None
     why = why_unplaced(scene, pod)
-    scheduled = _condition("PodScheduled", bool(pod.node), "Unschedulable" if why else "", why, bound_s)
+    reason = "SchedulingGated" if spec.get("schedulingGates") else "Unschedulable"
+    scheduled = _condition("PodScheduled", bool(pod.node), reason if why else "", why, bound_s)
     return [
         scheduled,
-        _condition("Initialized", None if unknown else pod.report is not None and initialized, "", "", None),
+        _condition("Initialized", None if unknown else initialized, "", "", None),
         _condition("ContainersReady", ready, "", "", None),
         _condition("Ready", ready, "NodeUnreachable" if unknown else "", scene.unseen.get(pod.node, ""), None),
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from controller.cli.output import age
 from controller.cli.scene import Scene
-from controller.decide.standing import desired_replicas, status_word
+from controller.decide.standing import desired_replicas, is_initialized, sidecars_of, status_word
 from controller.model.cluster import Declared, Deployment, Node, Pod, Record, ReplicaSet
 from controller.model.plan import POLICIES
 from controller.model.text import printable
@@ -67,8 +67,7 @@ def node_words(scene: Scene, node: Node) -> str:
 def addresses_of(scene: Scene, pod: Pod) -> list[str]:
     """What a user can open: one address for each host port."""
     node = scene.world.nodes.get(pod.node)
-    template: Mapping[str, Any] = scene.template(pod)
-    spec: Mapping[str, Any] = template.get("spec") or {}
+    spec = _spec(scene, pod)
     if node is None:
         return []
     found = []
@@ -88,11 +87,21 @@ def addresses_of(scene: Scene, pod: Pod) -> list[str]:
 
 
 def restarts_of(scene: Scene, pod: Pod) -> str:
-    """Restarts of all containers, and how long ago the last one was: 3 (2m ago)."""
-    containers = pod.report.containers if pod.report else ()
-    count = sum(container.restarts for container in containers)
-    last_s = max((container.last_finished_wall_s for container in containers), default=0.0)
+    """How often containers were restarted, and how long ago the last time was: 3 (2m ago). Init containers count until they are through."""
+    if pod.report is None:
+        return "0"
+    sidecars = sidecars_of(_spec(scene, pod))
+    initialized = is_initialized(pod.report, sidecars)
+    counted = [item for item in pod.report.containers if item.name in sidecars or item.init is not initialized]
+    count = sum(item.restarts for item in counted)
+    last_s = max((item.last_finished_wall_s for item in counted), default=0.0)
     return f"{count} ({age(scene.now.wall_s - last_s)} ago)" if count and last_s else str(count)
+
+
+def _spec(scene: Scene, pod: Pod) -> Mapping[str, Any]:
+    template: Mapping[str, Any] = scene.template(pod)
+    spec: Mapping[str, Any] = template.get("spec") or {}
+    return spec
 
 
 # ---- kinds ----
@@ -115,12 +124,14 @@ def _columns(kind: str) -> Columns:
 
 
 def _pod(scene: Scene, pod: Pod) -> Row:
-    containers = [item for item in pod.report.containers if not item.init] if pod.report else []
-    template: Mapping[str, Any] = scene.template(pod)
-    count = len((template.get("spec") or {}).get("containers") or ()) or len(containers)
+    spec = _spec(scene, pod)
+    sidecars = sidecars_of(spec)
+    told = pod.report.containers if pod.report else ()
+    containers = [item for item in told if not item.init or item.name in sidecars]
+    count = len(spec.get("containers") or ()) + len(sidecars) or len(containers)
     unseen = scene.is_unseen(pod)
     ready = 0 if unseen or pod.lost else sum(item.ready for item in containers)
-    word = printable(status_word(pod, node_unseen=unseen), 60)
+    word = printable(status_word(scene.world, pod, node_unseen=unseen), 60)
     return [pod.meta.name, f"{ready}/{count}", word, restarts_of(scene, pod), age(scene.age_s(pod.meta.created))]
 
 

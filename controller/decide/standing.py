@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from controller.decide.owners import template_of
 from controller.decide.verbs import AUTO_ROLLBACK, revisions_of
 from controller.model.cluster import (
     AVAILABLE,
@@ -37,6 +39,9 @@ TROUBLE = frozenset(
     }
 )
 
+# Of an init container these say no more than how many are through.
+_UNDER_WAY = ("Running", "PodInitializing", "ContainerCreating")
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -61,7 +66,7 @@ def progress_of(world: World, record: Record) -> Progress:
         case Pod():
             phase = record.report.phase if record.report else "Pending"
             done = is_ready(record) or phase == "Succeeded"
-            return Progress(done, f"pod {record.meta.name}: {status_word(record)}", troubles(world, [record]))
+            return Progress(done, f"pod {record.meta.name}: {status_word(world, record)}", troubles(world, [record]))
         case VolumeClaim() if record.meta.deleting is not None:
             return Progress(False, f"persistentvolumeclaim {record.meta.name} is being deleted")
         case _ if isinstance(record, Declared | Node | VolumeClaim) or is_policy(record):
@@ -179,7 +184,7 @@ def is_ready(pod: Pod) -> bool:
     return pod.report is not None and pod.report.ready and pod.stop is None and pod.lost is None
 
 
-def status_word(pod: Pod, *, node_unseen: bool = False) -> str:
+def status_word(world: World, pod: Pod, *, node_unseen: bool = False) -> str:
     """The STATUS column of `get pods`: as kubectl computes it, most telling reason first."""
     if pod.lost is not None:
         return "Lost"
@@ -187,23 +192,47 @@ def status_word(pod: Pod, *, node_unseen: bool = False) -> str:
         return "Unknown"
     if pod.stop is not None:
         return "Terminating"
+    spec = (template_of(world, pod) or {}).get("spec") or {}
+    if not pod.node and spec.get("schedulingGates"):
+        return "SchedulingGated"
     if not pod.node or pod.report is None:
         return "Pending"
-    return _from_report(pod.report)
+    return _from_report(pod.report, sidecars_of(spec))
 
 
-def _from_report(report: PodReport) -> str:
+def sidecars_of(spec: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the init containers that run on beside the others."""
+    return frozenset(item["name"] for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always")
+
+
+def is_initialized(report: PodReport, sidecars: Collection[str]) -> bool:
+    """Its init containers are through. Once others have run it stays so, as in Kubernetes: a sidecar may start anew then."""
     init = [container for container in report.containers if container.init]
-    for index, container in enumerate(init):
-        if container.state == "terminated" and container.exit_code == 0:
-            continue
-        if container.state == "running" and container.started:
-            continue
-        why = _container_word(container)
-        return f"Init:{why}" if why and why != "PodInitializing" else f"Init:{index}/{len(init)}"
+    others = (container for container in report.containers if not container.init)
+    return all(_is_through(container, sidecars) for container in init) or any(
+        container.state != "waiting" or container.restarts for container in others
+    )
+
+
+def _is_through(container: ContainerReport, sidecars: Collection[str]) -> bool:
+    if container.name in sidecars and container.state == "running":
+        return container.started
+    return container.state == "terminated" and container.exit_code == 0
+
+
+def _from_report(report: PodReport, sidecars: Collection[str]) -> str:
+    init = [container for container in report.containers if container.init]
+    at = next((index for index, container in enumerate(init) if not _is_through(container, sidecars)), None)
+    held = ""
+    if at is not None:
+        why = _container_word(init[at])
+        held = f"Init:{at}/{len(init)}" if why in _UNDER_WAY else f"Init:{why}"
+        if not is_initialized(report, sidecars):
+            return held
     words = [_container_word(container) for container in report.containers if not container.init]
     return (
-        next((word for word in words if word and word not in ("Running", "Completed")), "")
+        next((word for word in words if word not in ("Running", "Completed")), "")
+        or held
         or report.reason
         or _phase_word(report, words)
     )
@@ -212,6 +241,8 @@ def _from_report(report: PodReport) -> str:
 def _phase_word(report: PodReport, words: list[str]) -> str:
     if report.phase == "Succeeded" or (words and all(word == "Completed" for word in words)):
         return "Completed"
+    if "Completed" in words and not report.ready:
+        return "NotReady"  # only some have ended
     return report.phase
 
 

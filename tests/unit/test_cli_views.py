@@ -77,6 +77,34 @@ def test_a_pods_row_reads_as_kubectls(record: Pod, unseen: dict[str, str], expec
     assert rows == [expected]
 
 
+SIDECAR = ContainerReport("log", "running", init=True, ready=True, started=True, restarts=2)
+PREPARED = ContainerReport("prepare", "terminated", "Completed", init=True, exit_code=0, restarts=3)
+
+
+@pytest.mark.parametrize(
+    ("told", "ready", "restarts"),
+    [
+        pytest.param((SIDECAR, PREPARED, RUNNING), "2/2", "2", id="restarts of what has prepared the pod are forgotten"),
+        pytest.param((replace(SIDECAR, ready=False), PREPARED, RUNNING), "1/2", "2", id="the sidecar is not ready"),
+        pytest.param(
+            (SIDECAR, replace(PREPARED, exit_code=1), ContainerReport("main", "waiting")), "1/2", "5",
+            id="not prepared yet",
+        ),
+    ],
+)  # fmt: skip
+def test_sidecars_count_among_a_pods_containers(told: tuple[ContainerReport, ...], ready: str, restarts: str) -> None:
+    init = [{"name": "log", "restartPolicy": "Always"}, {"name": "prepare"}]
+    record = replace(pod(report=report(*told)), source={"spec": {**TEMPLATE["spec"], "initContainers": init}})
+    _, [row] = tables.rows_of(scene(record), "Pod", [record], wide=False, namespaces=False)
+    assert (row[1], row[3]) == (ready, restarts)
+
+
+def test_a_pod_behind_gates_is_not_scheduled_for_that_reason() -> None:
+    record = replace(builders.bare_pod("gated", schedulingGates=[{"name": "a/b"}]), unplaced="waits behind them")
+    [told, *_] = objects.to_object(scene(record), record)["status"]["conditions"]
+    assert (told["type"], told["status"], told["reason"]) == ("PodScheduled", "False", "SchedulingGated")
+
+
 def test_wide_shows_address_node_and_what_a_user_can_open() -> None:
     record = pod(report=report(RUNNING))
     picture = scene(record)

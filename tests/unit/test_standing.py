@@ -55,6 +55,15 @@ def container(state: str, reason: str = "", **fields: Any) -> ContainerReport:
     return ContainerReport("main", state, reason, **fields)
 
 
+def init(state: str, reason: str = "", name: str = "prepare", **fields: Any) -> ContainerReport:
+    return ContainerReport(name, state, reason, init=True, **fields)
+
+
+def with_sidecar(given: Pod) -> Pod:
+    """As given, by a manifest in which the init container `log` is a sidecar."""
+    return replace(given, source=bare_pod(initContainers=[{"name": "log", "restartPolicy": "Always"}]).source)
+
+
 # ---- the word for a pod -------------------------------------------------------------------------------------------------
 
 
@@ -80,27 +89,56 @@ def container(state: str, reason: str = "", **fields: Any) -> ContainerReport:
     ],
 )
 def test_a_pods_word_is_that_of_kubectl(given: Pod, word: str) -> None:
-    assert status_word(given) == word
+    assert status_word(world(), given) == word
 
 
 @pytest.mark.parametrize(
     ("inits", "word"),
     [
-        ((container("waiting", init=True), container("waiting", init=True)), "Init:ContainerCreating"),
-        ((container("waiting", "PodInitializing", init=True),), "Init:0/1"),
-        ((container("terminated", init=True, exit_code=0), container("running", init=True)), "Init:Running"),
-        ((container("waiting", "CrashLoopBackOff", init=True),), "Init:CrashLoopBackOff"),
-        ((container("terminated", init=True, exit_code=0),), "ContainerCreating"),
-        ((container("running", init=True, started=True),), "ContainerCreating"),  # a sidecar that is up
+        ((init("waiting", "ContainerCreating"), init("waiting", "PodInitializing")), "Init:0/2"),
+        ((init("terminated", exit_code=0), init("running", started=True)), "Init:1/2"),
+        ((init("waiting", "CrashLoopBackOff"),), "Init:CrashLoopBackOff"),
+        ((init("terminated", exit_code=3),), "Init:Error"),
+        ((init("terminated", exit_code=0),), "ContainerCreating"),
+        ((init("running", name="log", started=True),), "ContainerCreating"),
+        ((init("running", name="log"),), "Init:0/1"),
     ],
 )
 def test_init_containers_that_are_not_through_come_first(inits: tuple[ContainerReport, ...], word: str) -> None:
-    assert status_word(with_containers(*inits, container("waiting", "ContainerCreating"), phase="Pending")) == word
+    given = with_containers(*inits, container("waiting", "ContainerCreating"), phase="Pending")
+    assert status_word(world(), with_sidecar(given)) == word
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "main", "word"),
+    [
+        (init("waiting", "CrashLoopBackOff", name="log"), container("running"), "Init:CrashLoopBackOff"),
+        (init("waiting", "CrashLoopBackOff", name="log"), container("terminated", "Error", exit_code=1), "Error"),
+        (init("running", name="log", started=True), container("running"), "Running"),
+    ],
+)
+def test_a_sidecar_that_starts_anew_leaves_the_pod_initialized(
+    sidecar: ContainerReport, main: ContainerReport, word: str
+) -> None:
+    assert status_word(world(), with_sidecar(with_containers(sidecar, main))) == word
+
+
+@pytest.mark.parametrize(("ready", "word"), [(True, "Running"), (False, "NotReady")])
+def test_a_pod_of_which_only_some_containers_have_ended_runs_only_if_it_is_ready(ready: bool, word: str) -> None:
+    given = with_containers(container("terminated", "Completed", exit_code=0), container("running"))
+    assert given.report is not None
+    assert status_word(world(), replace(given, report=replace(given.report, ready=ready))) == word
+
+
+def test_a_pod_behind_scheduling_gates_says_so_until_it_has_a_node() -> None:
+    given = bare_pod("gated", schedulingGates=[{"name": "example.com/quota"}])
+    assert status_word(world(), given) == "SchedulingGated"
+    assert status_word(world(), replace(given, node="n1")) == "Pending"
 
 
 def test_a_pod_on_a_silent_node_is_unknown_unless_it_was_given_up() -> None:
-    assert status_word(pod(), node_unseen=True) == "Unknown"
-    assert status_word(pod(lost=moment()), node_unseen=True) == "Lost"
+    assert status_word(world(), pod(), node_unseen=True) == "Unknown"
+    assert status_word(world(), pod(lost=moment()), node_unseen=True) == "Lost"
 
 
 @pytest.mark.parametrize(
