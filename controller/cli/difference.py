@@ -50,9 +50,9 @@ def _masked(record: Record, values: Values, others: Values, side: str) -> dict[s
 
 def _lines(shown: Mapping[str, Any]) -> list[str]:
     """In one order, so that only content counts."""
-    import yaml
+    from controller.cli.yamltext import dump
 
-    return str(yaml.safe_dump(shown, sort_keys=True, default_flow_style=False, allow_unicode=True)).splitlines()
+    return dump(shown, sort_keys=True).splitlines()
 
 
 def _source(record: Record) -> Mapping[str, Any]:

@@ -154,14 +154,12 @@ def _owner_of(world: World, owner: Ref) -> Ref | None:
 
 
 def _text(record: Record) -> str:
-    import yaml
-
     from controller.cli.difference import declared_object
+    from controller.cli.yamltext import dump
 
-    shown = yaml.safe_dump(declared_object(record), sort_keys=False, default_flow_style=False, allow_unicode=True)
     return (
         "# Lines that begin with # do not count. Saved without a change, or empty: nothing is done.\n"
-        "# Is the text refused, it is kept in this file.\n" + str(shown)
+        "# Is the text refused, it is kept in this file.\n" + dump(declared_object(record))
     )
 
 

@@ -36,9 +36,9 @@ def document(value: Any, output: str) -> str:
         from controller.cli import jsonpath
 
         return jsonpath.parse(output.removeprefix(_JSONPATH)).render(value)
-    import yaml  # only when asked for
+    from controller.cli.yamltext import dump  # only when asked for
 
-    return str(yaml.safe_dump(value, sort_keys=False, default_flow_style=False, allow_unicode=True)).rstrip()
+    return dump(value).rstrip()
 
 
 def emit(text: str, output: str) -> None:

@@ -170,3 +170,18 @@ def test_of_what_others_own_the_topmost_owner_is_to_be_edited(
 
 def _ref(record: Record) -> Ref:
     return Ref(record.meta.kind, record.meta.name, record.meta.uid)
+
+
+def test_a_line_break_of_unicode_comes_back_from_edit_and_from_get_as_it_was(
+    edit_with: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = CONFIG.replace("blue", r'"x\x85 y\u2028z"')
+    (edit_with.home / "colours.yaml").write_text(text)
+    assert edit_with("apply", "-f", "colours.yaml", "-i", "hosts.ini", "--no-wait")[0] == 0
+    monkeypatch.setenv("SCRIPT", "s/red/green/")
+    code, _, err = edit_with("edit", "configmap/colours", "--no-wait", "-i", "hosts.ini")
+    assert code == 0, err
+    (edit_with.home / "colours.yaml").write_text(edit_with("get", "cm", "colours", "-o", "yaml", "--cached")[1])
+    assert edit_with("diff", "-f", "colours.yaml")[:2] == (0, "")
+    shown = edit_with("get", "cm", "colours", "-o", "jsonpath={.data.a}|{.data.b}", "--cached")[1]
+    assert shown == "green|x\x85 y\u2028z"
