@@ -27,6 +27,7 @@ _NAME = re.compile(r"""(?:\\.|[^\s.,\[\]$@{}()!<>=|&'"*\\])+""")
 _SLICE = re.compile(r"(-?\d+)?(?::(-?\d+)?(?::(\d+)?)?)?")
 _COMPARISON = re.compile(r"\s*(==|!=|<=|>=|<|>)\s*")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_DIGITS_MAX = 19  # of a signed number of 64 bits
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -292,6 +293,8 @@ class _Reader:
         found = _SLICE.match(self._text, self._at)
         if not found or not found[0]:
             raise self._error("a number, a slice, '*', a quoted name or ?(…) is expected")
+        if any(len(text or "") > _DIGITS_MAX for text in found.groups()):
+            raise self._error(f"a number has at most {_DIGITS_MAX} digits")
         self._at = found.end()
         start, stop, pace = (int(text) if text else None for text in found.groups())
         if ":" not in found[0]:
@@ -316,6 +319,8 @@ class _Reader:
             if self._takes_word(word):
                 return (_constant(value),)
         if found := _NUMBER.match(self._text, self._at):
+            if len(found[0]) > _DIGITS_MAX:
+                raise self._error(f"a number has at most {_DIGITS_MAX} digits")
             self._at = found.end()
             return (_constant(float(found[0]) if found[1] else int(found[0])),)
         if self._peek() != "@":

@@ -52,17 +52,29 @@ def emit(text: str, output: str) -> None:
 
 
 def age(seconds: float) -> str:
-    """As kubectl shows ages: 45s, 3m20s, 4h, 12d."""
+    """As kubectl shows ages, the second unit only while it says much: 45s, 3m20s, 3h50m, 12h, 2d5h, 12d, 2y70d."""
     total = max(0, int(seconds))
+    minutes, hours, days = total // 60, total // 3600, total // 86400
+    years = days // 365
     if total < 120:
         return f"{total}s"
-    if total < 600:
-        return f"{total // 60}m{total % 60}s" if total % 60 else f"{total // 60}m"
-    if total < 3 * 3600:
-        return f"{total // 60}m"
-    if total < 48 * 3600:
-        return f"{total // 3600}h"
-    return f"{total // 86400}d"
+    if minutes < 10:
+        return _units(minutes, "m", total % 60, "s")
+    if hours < 3:
+        return f"{minutes}m"
+    if hours < 8:
+        return _units(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    if days < 8:
+        return _units(days, "d", hours % 24, "h")
+    if years < 2:
+        return f"{days}d"
+    return _units(years, "y", days % 365, "d") if years < 8 else f"{years}y"
+
+
+def _units(large: int, unit: str, small: int, small_unit: str) -> str:
+    return f"{large}{unit}{small}{small_unit}" if small else f"{large}{unit}"
 
 
 def duration_s(text: str) -> float:

@@ -44,10 +44,11 @@ Details = list[tuple[str, str]]
 
 def _job_row(scene: Scene, record: Job) -> Row:
     spec, status = spec_of_job(record.source), record.status
-    wanted = "1 of " + str(spec.at_once) if spec.wanted is None else str(spec.wanted)
+    wanted = 1 if spec.wanted is None else spec.wanted  # without a number the first success ends it
+    queue = f" of {spec.at_once}" if spec.wanted is None and spec.at_once > 1 else ""
     took = age(_took_s(scene, record)) if status.started is not None else ""
     created = age(scene.age_s(record.meta.created))
-    return [record.meta.name, job_word(record), f"{status.succeeded}/{wanted}", took, created]
+    return [record.meta.name, job_word(record), f"{status.succeeded}/{wanted}{queue}", took, created]
 
 
 def _job_wide(scene: Scene, record: Job) -> Row:

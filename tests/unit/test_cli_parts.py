@@ -13,8 +13,22 @@ from controller.act.inventory import load_inventory
 from controller.cli.begin import Target, inventory_text, parse_target
 from controller.cli.forward import parse_ports
 from controller.cli.logs import tame
+from controller.cli.output import age
 from controller.model.errors import UsageError
 from controller.model.selectors import parse_selector
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0s"), (119, "119s"), (120, "2m"), (200, "3m20s"), (600, "10m"), (179 * 60 + 59, "179m"),
+        (3 * 3600, "3h"), (3 * 3600 + 50 * 60, "3h50m"), (8 * 3600 + 60, "8h"), (47 * 3600 + 3599, "47h"),
+        (48 * 3600, "2d"), (53 * 3600, "2d5h"), (8 * 86400 + 3600, "8d"), (729 * 86400, "729d"),
+        (730 * 86400, "2y"), (800 * 86400, "2y70d"), (8 * 365 * 86400 + 86400, "8y"),
+    ],
+)  # fmt: skip
+def test_ages_are_written_as_kubectl_writes_them(seconds: float, text: str) -> None:
+    assert age(seconds) == text
 
 
 @pytest.mark.parametrize(

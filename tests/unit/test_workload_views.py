@@ -46,6 +46,16 @@ def test_the_columns_are_kubectl_s(kind: str, row: list[str]) -> None:
     assert mine[: len(row)] == row
 
 
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [({}, "0/1"), ({"parallelism": 1}, "0/1"), ({"parallelism": 3}, "0/1 of 3"), ({"completions": 4}, "0/4")],
+)
+def test_a_job_of_which_one_success_is_enough_says_how_many_run_at_once(spec: dict[str, int], shown: str) -> None:
+    record = job(**spec)
+    _, [row] = rows_of(Scene(cluster(1, record), {}, moment()), "Job", [record], wide=False, namespaces=False)
+    assert row[2] == shown
+
+
 def test_objects_have_kubernetes_status() -> None:
     scene = _scene()
     found = {kind: to_object(scene, scene.records(kind)[0]) for kind in ("Job", "CronJob", "DaemonSet", "StatefulSet")}
