@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -32,12 +33,15 @@ BLOCK_BYTES = 256 * 1024
 COMPLAINT_BYTES_MAX = 4096
 _REMOTE = re.compile(r"(?:([a-z0-9][a-z0-9-]*)/)?([a-z0-9][a-z0-9.-]*):(.*)", re.DOTALL)
 
-# $1: where to, $2: the local name, $3: bytes, $4: mode. A connection that breaks looks like the end of the input: so the bytes are counted.
+# $1: where to, $2: the local name, $3: bytes, $4: mode, $5: what no other upload is called. A connection that breaks looks like the end of
+# the input: so the bytes are counted. `mv` would move into a directory of that name; a relative name may begin with a dash.
 _TAKE_IN = """
-if [ -d "$1" ]; then set -- "${1%/}/$2" "$2" "$3" "$4"; fi
-part="$1.sshoal-part"
+case "$1" in /*) to="$1" ;; *) to="./$1" ;; esac
+if [ -d "$to" ]; then to="${to%/}/$2"; fi
+if [ -d "$to" ]; then echo "$to is a directory" >&2; exit 1; fi
+part="${to%/*}/.sshoal-part-$5"
 trap 'rm -f "$part"' EXIT
-cat > "$part" && [ "$(wc -c < "$part")" -eq "$3" ] && chmod "$4" "$part" && mv -f "$part" "$1"
+cat > "$part" && [ "$(wc -c < "$part")" -eq "$3" ] && chmod "$4" "$part" && mv -f "$part" "$to"
 """
 
 
@@ -110,7 +114,7 @@ async def download(wiring: Wiring, pod: Pod, container: str, remote: str, path: 
 async def upload(wiring: Wiring, pod: Pod, container: str, file: Path, remote: str) -> int:
     """Returns how many bytes went. Raises HostError; then nothing is under that name in the container that was not there before."""
     size, mode = _size_and_mode(file)
-    words = ("sh", "-c", _TAKE_IN, "sshoal", remote, file.name, str(size), f"{mode:o}")
+    words = ("sh", "-c", _TAKE_IN, "sshoal", remote, file.name, str(size), f"{mode:o}", secrets.token_hex(8))
     async with _executing(wiring, pod, container, words, stdin=True) as stream:
         return await send(stream, pod.node, file, size)
 
@@ -209,7 +213,8 @@ def _size_and_mode(path: Path) -> tuple[int, int]:
 @contextlib.contextmanager
 def _appearing(path: Path) -> Iterator[BinaryIO]:
     """A file that gets its name when the block ends well, and is gone else."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+    begin = os.fsencode(path.name)[:100].decode(errors="ignore")  # a file's name has at most 255 bytes
+    descriptor, name = tempfile.mkstemp(prefix=f".{begin}.", dir=path.parent)
     partial = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -130,6 +130,12 @@ def test_a_peer_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_as_long_as_a_file_can_have_is_written_to(tmp_path: Path) -> None:
+    path = tmp_path / ("\u6570" * 84)
+    assert fetch(path, Peer([(STDOUT, b"ok")])) == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
 # ---- into a container ----
 
 
@@ -148,27 +154,61 @@ def test_a_container_that_ends_early_is_told_with_its_words(tmp_path: Path) -> N
         asyncio.run(send(Peer([(STDERR, b"read-only file system")], 1, eats=False), "node1", path, 10))
 
 
-def run_script(arguments: Sequence[str], data: bytes) -> int:
+async def taking(arguments: Sequence[str], cwd: Path | None = None, token: str = "1") -> asyncio.subprocess.Process:
     """What the container's shell would do with the upload's script."""
+    words = ("sh", "-c", transfer._TAKE_IN, "sshoal", *arguments, token)
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*words, stdin=pipe, stderr=pipe, cwd=cwd)
 
-    async def go() -> int:
-        process = await asyncio.create_subprocess_exec(
-            "sh", "-c", transfer._TAKE_IN, "sshoal", *arguments, stdin=asyncio.subprocess.PIPE
-        )
-        await process.communicate(data)
-        return process.returncode or 0
+
+def run_script(arguments: Sequence[str], data: bytes, cwd: Path | None = None) -> tuple[int, str]:
+    """Its exit code and what it says."""
+
+    async def go() -> tuple[int, str]:
+        process = await taking(arguments, cwd)
+        _, told = await process.communicate(data)
+        return process.returncode or 0, told.decode()
 
     return asyncio.run(go())
 
 
 def test_the_shell_in_the_container_takes_a_whole_file_only(tmp_path: Path) -> None:
     target = tmp_path / 'it\'s a "name" $HOME'
-    assert run_script([str(target), "f", "5", "750"], b"12345") == 0
+    assert run_script([str(target), "f", "5", "750"], b"12345") == (0, "")
     assert (target.read_bytes(), target.stat().st_mode & 0o777) == (b"12345", 0o750)
-    assert run_script([str(target), "f", "5", "600"], b"123") != 0
+    assert run_script([str(target), "f", "5", "600"], b"123")[0] != 0
     assert target.read_bytes() == b"12345", "a broken connection looks like the end of the input"
-    assert run_script([str(tmp_path), "f", "0", "600"], b"") == 0
+    assert run_script([str(tmp_path), "f", "0", "600"], b"") == (0, "")
     assert sorted(tmp_path.iterdir()) == sorted([target, tmp_path / "f"])
+
+
+def test_a_directory_in_the_place_of_the_file_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "etc" / "conf").mkdir(parents=True)
+    code, told = run_script([str(tmp_path / "etc"), "conf", "2", "600"], b"12")
+    assert code != 0 and told == f"{tmp_path}/etc/conf is a directory\n"
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "etc", tmp_path / "etc" / "conf"]
+
+
+@pytest.mark.parametrize("name", ["-x", "-", "sub/-n", "x" * 255, "a b"])
+def test_a_relative_name_is_from_where_the_container_works(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sub").mkdir()
+    assert run_script([name, "f", "2", "600"], b"12", tmp_path) == (0, "")
+    assert (tmp_path / name).read_bytes() == b"12"
+    assert len([*(tmp_path / name).parent.iterdir()]) == (1 if "/" in name else 2)
+
+
+def test_of_two_uploads_at_once_each_is_whole(tmp_path: Path) -> None:
+    async def go() -> None:
+        first, second = [await taking([str(tmp_path / "f"), "f", "2", "600"], token=token) for token in ("1", "2")]
+        assert first.stdin is not None
+        first.stdin.write(b"1")
+        await second.communicate(b"22")
+        assert (second.returncode, (tmp_path / "f").read_bytes()) == (0, b"22")
+        await first.communicate(b"1")
+        assert (first.returncode, (tmp_path / "f").read_bytes()) == (0, b"11")
+
+    asyncio.run(go())
+    assert list(tmp_path.iterdir()) == [tmp_path / "f"]
 
 
 # ---- as typed ----
