@@ -440,7 +440,7 @@ def _node(scene: Scene, node: Node) -> Lines:
         for item in node_conditions(scene, node)
     ]
     lines += ["Conditions:", *_indented(table(["TYPE", "STATUS", "REASON", "MESSAGE"], rows).splitlines())]
-    pods = sorted((pod for pod in scene.world.pods.values() if pod.node == name), key=lambda pod: pod.meta.key)
+    pods = sorted(scene.world.bound_to.get(name, ()), key=lambda pod: pod.meta.key)
     if pods:
         rows = [
             [

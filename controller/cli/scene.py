@@ -73,8 +73,7 @@ class Scene:
 
     def owned(self, owner: Record) -> list[Pod]:
         """All pods of an owner that have a record, by name."""
-        pods = [pod for pod in self.world.pods.values() if pod.meta.owner and pod.meta.owner.uid == owner.meta.uid]
-        return sorted(pods, key=lambda pod: pod.meta.name)
+        return sorted(self.world.owned.get(owner.meta.uid, ()), key=lambda pod: pod.meta.name)
 
 
 def live_scene(done: Pass, now: Moment) -> Scene:

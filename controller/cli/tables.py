@@ -176,13 +176,12 @@ def _replica_set_wide(scene: Scene, record: ReplicaSet) -> Row:
 def _node(scene: Scene, node: Node) -> Row:
     name = node.meta.name
     seen = scene.seen(name)
-    pods = sum(pod.node == name for pod in scene.world.pods.values())
     agent = printable(seen.version, 80)[:7] if seen else ""
     podman = printable(seen.capacity.podman, 20) if seen else ""
     return [
         name,
         node_words(scene, node),
-        str(pods),
+        str(len(scene.world.bound_to.get(name, ()))),
         age(scene.age_s(node.meta.created)),
         agent or "<unknown>",
         podman or "<unknown>",

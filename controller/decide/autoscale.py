@@ -21,7 +21,6 @@ from typing import Any
 
 from controller.decide.pods import is_active
 from controller.decide.replicas import Demand, Used, demand, measure
-from controller.decide.replicaset import pods_by_owner
 from controller.decide.stored import stored
 from controller.decide.verbs import revisions_of, scale
 from controller.model import quantity
@@ -53,7 +52,7 @@ def autoscale(world: World, ages: Mapping[str, float], now: Moment) -> Autoscale
     if not items:
         return Autoscaled()
     changes: list[Change] = []
-    used, owned = Used(world), pods_by_owner(world)
+    used, owned = Used(world), world.owned
     for item in items:
         changes += _Work(world, item, used, owned, ages, now).step()
     return Autoscaled(tuple(changes), (PERIOD_S,))
@@ -61,7 +60,7 @@ def autoscale(world: World, ages: Mapping[str, float], now: Moment) -> Autoscale
 
 def current_metrics(world: World, item: Autoscaler, ages: Mapping[str, float], now: Moment) -> list[Demand]:
     """What each metric is now, in the order of the spec: for people. Empty when the target is not there."""
-    work = _Work(world, item, Used(world), pods_by_owner(world), ages, now)
+    work = _Work(world, item, Used(world), world.owned, ages, now)
     return work.demands(0.0) if work.target is not None else []
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from controller.decide.replicaset import pods_by_owner
 from controller.model.cluster import Declared, Moment, Pod, Record, Stop, World
 from controller.model.plan import Change, NodeView
 
@@ -47,7 +46,7 @@ def hand_down(world: World, now: Moment) -> tuple[Change, ...]:
 
 def collect(world: World, views: Mapping[str, NodeView]) -> tuple[Change, ...]:
     """Removes records of deleted objects of which nothing is left that could still be asked to stop."""
-    owned = pods_by_owner(world)
+    owned = world.owned
     changes: list[Change] = []
     held_sets: dict[str, bool] = {}  # by uid of the Deployment: whether pods of it are still to be stopped
     for item in _ordered(world.replica_sets.values()):

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from controller.decide.replicaset import HASH_LABEL, Tally, pods_by_owner
+from controller.decide.replicaset import HASH_LABEL, Tally
 from controller.decide.shapes import spec_of
 from controller.model.cluster import Deployment, Meta, Moment, Pod, Ref, ReplicaSet, World
 from controller.model.identity import child_uid
@@ -28,7 +28,7 @@ def roll(world: World, tallies: Mapping[str, Tally], now: Moment) -> tuple[Chang
     for item in world.replica_sets.values():
         if item.meta.owner is not None and item.meta.deleting is None:
             sets[item.meta.owner.uid].append(item)
-    owned = pods_by_owner(world)
+    owned = world.owned
     changes: list[Change] = []
     for deployment in sorted(world.deployments.values(), key=lambda item: item.meta.key):
         if deployment.meta.deleting is None:

@@ -240,7 +240,7 @@ def _waiting(
 ) -> list[str]:
     """What is still under way besides rollouts, a line each."""
     lines = _unplaced(world, unplaced)
-    owned = replicaset.pods_by_owner(world)
+    owned = world.owned
     for item in sorted(world.replica_sets.values(), key=lambda item: item.meta.key):
         if item.meta.owner is None and item.meta.deleting is None:
             count = sum(pod.meta.uid in ages for pod in owned.get(item.meta.uid, ()))

@@ -33,17 +33,9 @@ class Tally:
     records: int = 0  # all that are left, wherever they are
 
 
-def pods_by_owner(world: World) -> dict[str, list[Pod]]:
-    owned: dict[str, list[Pod]] = defaultdict(list)
-    for pod in world.pods.values():
-        if pod.meta.owner is not None:
-            owned[pod.meta.owner.uid].append(pod)
-    return owned
-
-
 def tallies(world: World, ages: Mapping[str, float]) -> dict[str, Tally]:
     """By uid of the ReplicaSet. Available: ready for at least minReadySeconds."""
-    owned = pods_by_owner(world)
+    owned = world.owned
     return {uid: tally(item, owned.get(uid, ()), ages) for uid, item in world.replica_sets.items()}
 
 
@@ -81,7 +73,7 @@ def replicate(
         admission: asked for each pod; what it refuses is not made.
         restored: by uid, pods that came back with their node in this pass, and since when they had been lost.
     """
-    owned = pods_by_owner(world)
+    owned = world.owned
     taken: dict[str, set[str]] = defaultdict(set)
     for pod in world.pods.values():
         taken[pod.meta.namespace].add(pod.meta.name)

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from controller.decide.pods import is_active
-from controller.decide.replicaset import pods_by_owner
 from controller.decide.shapes import spec_of
 from controller.decide.status import TIMED_OUT, condition, is_complete
 from controller.decide.verbs import AUTO_ROLLBACK, Past, going_back, revisions_of
@@ -44,7 +43,7 @@ def roll_back(world: World, now: Moment) -> tuple[Change, ...]:
             because = f"revision {new.revision} of {deployment.meta.name} is fully available"
             changes.append(Change("update", replace(new, proven=now), because, quiet=True))
         elif deployment.meta.annotations.get(AUTO_ROLLBACK) == "true" and not spec.paused:
-            owned = pods_by_owner(world) if owned is None else owned
+            owned = world.owned if owned is None else owned
             changes += _given_up(world, deployment, new, owned.get(new.meta.uid, ()), now)
     return tuple(changes)
 

@@ -176,7 +176,7 @@ def desired_replicas(deployment: Deployment) -> int:
 
 def pods_of(world: World, owner: Record) -> list[Pod]:
     """Pods of a ReplicaSet or the like that count: neither stopping nor lost. In the order of their names."""
-    pods = [pod for pod in world.pods.values() if pod.meta.owner and pod.meta.owner.uid == owner.meta.uid]
+    pods = world.owned.get(owner.meta.uid, ())
     return sorted((pod for pod in pods if pod.stop is None and pod.lost is None), key=lambda pod: pod.meta.name)
 
 

@@ -277,8 +277,7 @@ def history(world: World, record: Record) -> list[Past]:
 
 def revisions_of(world: World, deployment: Deployment) -> tuple[ReplicaSet, ...]:
     """The ReplicaSets of a deployment."""
-    uid = deployment.meta.uid
-    return tuple(record for record in world.replica_sets.values() if record.meta.owner and record.meta.owner.uid == uid)
+    return tuple(world.revisions.get(deployment.meta.uid, ()))
 
 
 def cordon(node: Node, cordoned: bool) -> tuple[Change, ...]:

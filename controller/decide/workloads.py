@@ -15,7 +15,6 @@ from controller.decide.context import Context, Step
 from controller.decide.job import step_job
 from controller.decide.owners import left_uid
 from controller.decide.pods import is_finished, is_uncounted
-from controller.decide.replicaset import pods_by_owner
 from controller.decide.shapes import forbidden_path, shape_of
 from controller.model.cluster import Meta, Moment, Pod, Ref, Stop, World
 from controller.model.plan import Change, NodeView, changed
@@ -41,7 +40,7 @@ def step_all(
     runs, wake_s = _runs(world, now)
     changes += runs
     context = Context(changed(world, runs), views, ages, admission, now)
-    owned = pods_by_owner(context.world)
+    owned = context.world.owned
     revisions = _revisions(context.world)
     waiting: list[str] = []
     for item in _ordered(context.world):
@@ -66,7 +65,7 @@ def step_all(
 
 def collect(world: World, views: Mapping[str, NodeView]) -> tuple[Change, ...]:
     """Removes deleted objects once nothing of theirs is left that could still be asked to stop."""
-    owned = pods_by_owner(world)
+    owned = world.owned
     children = {item.meta.owner.uid for item in _ordered(world) if item.meta.owner is not None}
     ended = [
         item

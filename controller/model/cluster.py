@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nodeagent.protocol import (
@@ -394,9 +395,9 @@ class Answer:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class World:
-    """One pass's whole picture. Records by uid, nodes and hosts by name."""
+    """One pass's whole picture. Records by uid, nodes and hosts by name. Its indexes are made when they are first asked for."""
 
     cluster: Cluster
     hosts: Mapping[str, HostEntry]
@@ -411,3 +412,29 @@ class World:
     policies: Mapping[str, Policy] = field(default_factory=dict)  # disruption budgets and autoscalers
     claims: Mapping[str, VolumeClaim] = field(default_factory=dict)
     answers: Mapping[AskKey, Answer] = field(default_factory=dict)  # of registries that were asked in this pass
+
+    @cached_property
+    def owned(self) -> Mapping[str, list[Pod]]:
+        """Pods by the uid of their owner."""
+        found: dict[str, list[Pod]] = {}
+        for pod in self.pods.values():
+            if pod.meta.owner is not None:
+                found.setdefault(pod.meta.owner.uid, []).append(pod)
+        return found
+
+    @cached_property
+    def bound_to(self) -> Mapping[str, list[Pod]]:
+        """Pods by the name of their node; "": those that have none."""
+        found: dict[str, list[Pod]] = {}
+        for pod in self.pods.values():
+            found.setdefault(pod.node, []).append(pod)
+        return found
+
+    @cached_property
+    def revisions(self) -> Mapping[str, list[ReplicaSet]]:
+        """ReplicaSets by the uid of their owner."""
+        found: dict[str, list[ReplicaSet]] = {}
+        for record in self.replica_sets.values():
+            if record.meta.owner is not None:
+                found.setdefault(record.meta.owner.uid, []).append(record)
+        return found

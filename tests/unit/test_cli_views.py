@@ -13,6 +13,7 @@ from controller.cli.imagelist import ImageOnNodes, image_row, images_of
 from controller.cli.scene import Scene, events_of, live_scene, stored_scene
 from controller.decide.pins import remember_pushed
 from controller.decide.reconcile import reconcile
+from controller.decide.standing import progress_of
 from controller.loop import Pass
 from controller.model.cluster import Missing, Pod, Ref, ReplicaSet, Seen, Stop, Unseen, World
 from controller.model.plan import NodeView, Unplaced, changed
@@ -132,6 +133,34 @@ def test_a_cordoned_node_says_so_and_is_counted_with_its_pods() -> None:
     node = replace(picture.world.nodes["n1"], cordoned=True)
     _, rows = tables.rows_of(picture, "Node", [node], wide=False, namespaces=False)
     assert rows[0][:3] == ["n1", "Ready,SchedulingDisabled", "2"]
+
+
+class Counted(dict[str, Any]):
+    """Records that count how often all of them are looked through."""
+
+    looks = 0
+
+    def values(self) -> Any:
+        self.looks += 1
+        return super().values()
+
+
+@pytest.mark.parametrize("kind", ["Node", "ReplicaSet", "Deployment"])
+def test_a_view_of_many_objects_looks_through_the_pods_once(kind: str) -> None:
+    world = builders.cluster(4, *(builders.deployment(f"web-{number}", 2) for number in range(5)))
+    world = builders.after(world, reconcile(world, NOW))
+    pods = Counted(world.pods)
+    world = replace(world, pods=pods)
+    records = Scene(world, {}, NOW).records(kind)
+    assert len(records) > 3
+    pods.looks = 0
+    tables.rows_of(Scene(world, {}, NOW), kind, records, wide=True, namespaces=False)
+    assert pods.looks <= 1
+    pods.looks = 0
+    fresh = replace(world)
+    for record in records:
+        progress_of(fresh, record)
+    assert pods.looks <= 1
 
 
 def test_a_selector_is_written_as_kubectl_writes_it() -> None:
