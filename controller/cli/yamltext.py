@@ -6,13 +6,16 @@ from typing import Any
 
 import yaml
 
+from controller.model.yamlscan import OLD_TRUTHS, read_plain
+
 
 class _Dumper(yaml.SafeDumper):
-    """Strings with line breaks of Unicode are quoted with escapes: as they are, a reader takes them for ends of lines."""
+    """Strings are quoted that a reader takes for something else: with line breaks of Unicode, as numbers by YAML 1.2 (1e3), as truth by 1.1 (y)."""
 
 
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    breaks = any(mark in text for mark in "\x85\u2028\u2029")
+    style = '"' if breaks or read_plain(text) != text or text.lower() in OLD_TRUTHS else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

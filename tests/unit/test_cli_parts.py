@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,8 +15,10 @@ from controller.cli.begin import Target, inventory_text, parse_target
 from controller.cli.forward import parse_ports
 from controller.cli.logs import tame
 from controller.cli.output import age
+from controller.cli.yamltext import dump
 from controller.model.errors import UsageError
 from controller.model.selectors import parse_selector
+from controller.model.yamlscan import scan
 
 
 @pytest.mark.parametrize(
@@ -128,3 +131,14 @@ def test_selectors_mean_what_they_mean_in_kubectl(selector: str, matches: bool) 
 def test_a_selector_that_cannot_be_read_is_refused(selector: str) -> None:
     with pytest.raises(UsageError, match="is not a label selector"):
         parse_selector(selector)
+
+
+@pytest.mark.parametrize(
+    "text", ["1e3", "0644", "0x1F", "1_0", "true", "no", "y", "~", "", "a: b", "- a", "x\x85y", "é", "1.5.2", ".5"]
+)
+def test_yaml_that_is_written_means_the_same_to_every_reader(text: str) -> None:
+    """Of YAML 1.1 and 1.2: what is a text stays one."""
+    written = dump({"a": text})
+    (document,), problems = scan(written, "a.yaml")
+    assert (document.data, problems) == ({"a": text}, [])
+    assert yaml.safe_load(written) == {"a": text}
