@@ -10,7 +10,7 @@ from controller.model.yamlscan import OLD_TRUTHS, read_plain
 
 
 class _Dumper(yaml.SafeDumper):
-    """Strings are quoted that a reader takes for something else: with line breaks of Unicode, as numbers by YAML 1.2 (1e3), as truth by 1.1 (y)."""
+    """Strings are quoted that some reader takes for something else: Unicode's line breaks, numbers by YAML 1.2 (1e3), truth by 1.1 (y)."""
 
 
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
