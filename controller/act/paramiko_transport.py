@@ -169,7 +169,8 @@ class ParamikoTransport(HoppingTransport[Link]):
 
     def _place(self, host: Host, hop: Hop, tunnel: Link | None) -> _Place:
         said = self._configured(host, hop.address)
-        if tunnel is None and ("proxyjump" in said or "proxycommand" in said):
+        proxy = next((said[word] for word in said if word in ("proxyjump", "proxycommand")), None)  # the first one holds
+        if tunnel is None and proxy is not None and proxy.lower() != "none":
             raise HostError(
                 host.name,
                 f"~/.ssh/config has a proxy for {hop.address}, which is not read for ansible_connection=paramiko",

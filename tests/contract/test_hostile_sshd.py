@@ -73,3 +73,14 @@ def test_a_config_that_cannot_be_followed_is_this_hosts_error(config: str, libra
     if library == "paramiko":
         assert said.startswith("web1: ~/.ssh/config: ")
         assert CONFIGS[config] in said
+
+
+@pytest.mark.parametrize("none", ["ProxyJump none", "ProxyJump NONE", "ProxyCommand none"])
+def test_a_host_that_a_config_exempts_from_the_proxy_is_reached_without_it(
+    none: str, library: str, tmp_path: Path
+) -> None:
+    kind = none.split()[0]
+    config = f"Host 127.0.0.1\n  {none}\nHost *\n  {kind} elsewhere\n"
+    error = refused(host(library, port=1), tmp_path, config)
+    assert isinstance(error, HostUnreachable)
+    assert "proxy" not in str(error)
