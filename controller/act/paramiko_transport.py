@@ -169,8 +169,8 @@ class ParamikoTransport(HoppingTransport[Link]):
 
     def _place(self, host: Host, hop: Hop, tunnel: Link | None) -> _Place:
         said = self._configured(host, hop.address)
-        proxy = next((said[word] for word in said if word in ("proxyjump", "proxycommand")), None)  # the first one holds
-        if tunnel is None and proxy is not None and proxy.lower() != "none":
+        proxies = [said[word] for word in said if word in ("proxyjump", "proxycommand")]  # the first one holds
+        if tunnel is None and proxies and proxies[0].lower() != "none":
             raise HostError(
                 host.name,
                 f"~/.ssh/config has a proxy for {hop.address}, which is not read for ansible_connection=paramiko",
@@ -322,11 +322,11 @@ class _Agent(AgentSSH):  # type: ignore[misc]  # paramiko has no types
 
 
 class _ClientKeys:
-    """Private keys, each read once."""
+    """Private keys, each read once. What could not be read is tried again: the next host may have the passphrase."""
 
     def __init__(self, ssh_directory: Path | None) -> None:
         self._directory = ssh_directory
-        self._read: dict[str, tuple[paramiko.PKey, ...] | None] = {}
+        self._read: dict[str, tuple[paramiko.PKey, ...]] = {}
 
     def offered(self, host_name: str, connection: Connection, identity_files: tuple[str, ...]) -> _Offered:
         """A key that the inventory names is the only one offered: servers count failures.
@@ -345,7 +345,7 @@ class _ClientKeys:
     def _named(self, host_name: str, connection: Connection, *, may_use_agent: bool) -> tuple[paramiko.PKey, ...]:
         path = str(Path(connection.private_key_file or "").expanduser())
         if path in self._read:
-            return self._read[path] or ()
+            return self._read[path]
         passphrase = connection.private_key_passphrase
         try:
             self._read[path] = _read_key(path, passphrase.reveal() if passphrase else None)
@@ -358,12 +358,12 @@ class _ClientKeys:
                 raise HostAuthFailed(
                     host_name, f"{path} has a passphrase, and no ssh-agent runs", hint=f"ssh-add {path}"
                 ) from None
-            self._read[path] = None
+            return ()
         except (ValueError, paramiko.SSHException, paramiko.UnknownKeyType) as error:
             if passphrase is not None and b"PRIVATE KEY" in Path(path).read_bytes():
                 raise HostAuthFailed(host_name, f"{path}: the passphrase does not open it") from None
             raise HostAuthFailed(host_name, f"{path} is not a private key: {printable(str(error))}") from None
-        return self._read[path] or ()
+        return self._read[path]
 
     def _read_or_skip(self, path: Path) -> tuple[paramiko.PKey, ...]:
         name = str(path)
@@ -371,8 +371,8 @@ class _ClientKeys:
             try:
                 self._read[name] = _read_key(name, None)
             except (TypeError, ValueError, OSError, paramiko.SSHException, paramiko.UnknownKeyType):
-                self._read[name] = ()  # unreadable, or it wants a passphrase: the ssh-agent may have it
-        return self._read[name] or ()
+                return ()  # unreadable, or it wants a passphrase: the ssh-agent may have it
+        return self._read[name]
 
 
 def _read_key(path: str, passphrase: str | None) -> tuple[paramiko.PKey, ...]:

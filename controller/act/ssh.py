@@ -256,11 +256,14 @@ def _errors_of(host: Host, hop: Hop, client: _Client) -> Iterator[None]:
 
 
 class _ClientKeys:
-    """Private keys, each read once. SSHKey rather than key pairs are kept: pairs carry the state of one login."""
+    """Private keys, each read once; what was not opened is tried again with the next host's passphrase.
+
+    SSHKey rather than key pairs are kept: pairs carry the state of one login.
+    """
 
     def __init__(self, ssh_directory: Path | None) -> None:
         self._directory = ssh_directory
-        self._read: dict[str, list[Any] | None] = {}
+        self._read: dict[str, list[Any]] = {}
         self._defaults: list[Any] | None = None
 
     def options(self, host_name: str, connection: Connection, config_decides: bool) -> dict[str, Any]:
@@ -282,7 +285,7 @@ class _ClientKeys:
     def _named(self, host_name: str, connection: Connection, *, may_use_agent: bool) -> list[Any]:
         path = str(Path(connection.private_key_file or "").expanduser())
         if path in self._read:
-            return self._read[path] or []
+            return self._read[path]
         passphrase = connection.private_key_passphrase
         try:
             self._read[path] = _read_key(Path(path), passphrase.reveal() if passphrase else None)
@@ -294,14 +297,13 @@ class _ClientKeys:
                     raise HostAuthFailed(
                         host_name, f"{path} has a passphrase, and no ssh-agent runs", hint=f"ssh-add {path}"
                     ) from None
-                self._read[path] = None
-            else:
-                raise HostAuthFailed(host_name, f"{path} is not a private key: {error}") from None
+                return []
+            raise HostAuthFailed(host_name, f"{path} is not a private key: {error}") from None
         except OSError as error:
             raise HostAuthFailed(
                 host_name, f"{path}: {error.strerror}", hint="ansible_ssh_private_key_file names it"
             ) from None
-        return self._read[path] or []
+        return self._read[path]
 
 
 def _read_or_skip(path: Path) -> list[Any]:

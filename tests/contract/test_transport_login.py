@@ -84,6 +84,28 @@ def test_an_encrypted_key_that_cannot_be_opened_is_said_so_before_anything_is_se
     assert (server.directory / "log").read_text().count("Connection from") == before
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_host_with_the_passphrase_gets_in_after_one_without_it(
+    start_sshd: StartSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """`named`: by the inventory; else ~/.ssh/config names the key for the first host."""
+    server = start_sshd()
+    key = server.directory / "client_ed25519"
+    encrypt(key, PASSWORD)
+    (tmp_path / "ssh").mkdir()
+    (tmp_path / "ssh" / "config").write_text(f"IdentityFile {key}\n")
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "nobody"))
+
+    async def check() -> None:
+        transport = TransportByHost(server.known_hosts(), ssh_directory=tmp_path / "ssh")
+        without = server.host("web1", ansible_ssh_private_key_file=str(key) if named else "")
+        assert isinstance(await refusal(transport, without), HostAuthFailed)
+        await (await transport.connect(server.host("web2", ansible_ssh_private_key_passphrase=PASSWORD))).close()
+        await transport.close()
+
+    asyncio.run(check())
+
+
 def test_a_file_that_is_no_key_is_said_so(start_sshd: StartSshd) -> None:
     server = start_sshd()
     (server.directory / "client_ed25519").write_text("hello\n")
