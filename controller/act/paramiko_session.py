@@ -35,6 +35,7 @@ OPEN_DEADLINE_S = 60  # of a thread that opens a command; whoever waits for it h
 END_DEADLINE_S = 2
 CHUNK_BYTES = 64 * 1024
 WRITE_AHEAD_BYTES = 256 * 1024
+NO_MORE_AUTH_METHODS = 14  # RFC 4253, why a server disconnects
 
 T = TypeVar("T")
 
@@ -340,6 +341,16 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
     def __init__(self, carrier: socket.socket | paramiko.Channel) -> None:
         super().__init__(carrier)
         self._order = threading.Lock()
+        self._ended_for_failures = False
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether the server answered the last attempt to log in by a no; asked after the attempt has failed."""
+        return self._ended_for_failures or self.auth_handler.username is None
+
+    def _parse_disconnect(self, message: paramiko.Message) -> None:
+        code, reason = message.get_int(), message.get_text()
+        self._ended_for_failures = code == NO_MORE_AUTH_METHODS or "authentication failures" in reason.lower()
 
     def _send_user_message(self, message: paramiko.Message) -> None:
         """Nothing goes to a channel after its end.

@@ -14,7 +14,7 @@ import getpass
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -235,17 +235,24 @@ def _log_in(host: Host, hop: Hop, place: _Place, link: Link, offered: _Offered) 
     reason = f"Permission denied for user {place.user} on host {place.address}"
     with offered.with_agent(hop.connection.connect_timeout_s) as keys:
         for key in keys:
-            try:
-                if not link.ssh.auth_publickey(place.user, key):
-                    return
-            except paramiko.AuthenticationException:
-                if not link.ssh.is_active():  # MaxAuthTries: too many of our keys were wrong
-                    raise login_refused(host, hop, "Too many authentication failures") from None
-    if hop.connection.password is not None:
-        with contextlib.suppress(paramiko.AuthenticationException):
-            if not link.ssh.auth_password(place.user, hop.connection.password.reveal()):
+            if _lets_in(link, lambda key=key: link.ssh.auth_publickey(place.user, key)):  # type: ignore[misc]
                 return
+            if not link.ssh.is_active():  # MaxAuthTries: too many of our keys were wrong
+                raise login_refused(host, hop, "Too many authentication failures")
+    password = hop.connection.password
+    if password is not None and _lets_in(link, lambda: link.ssh.auth_password(place.user, password.reveal())):
+        return
     raise login_refused(host, hop, reason)
+
+
+def _lets_in(link: Link, attempt: Callable[[], list[str]]) -> bool:
+    """Raises EOFError when the connection broke before the server said anything: that is no refusal."""
+    try:
+        return not attempt()  # what else the server wants
+    except paramiko.AuthenticationException:
+        if link.ssh.is_active() or link.ssh.has_refused:
+            return False
+        raise EOFError("the connection broke") from None
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 
+import paramiko
 import pytest
 
 Talk = Callable[[socket.socket], None]  # what a server does with one connection
@@ -50,3 +51,23 @@ def packet(payload: bytes) -> bytes:
 def until_the_end(connection: socket.socket) -> None:
     while connection.recv(65536):
         pass
+
+
+class AtThePassword(paramiko.ServerInterface):  # type: ignore[misc]  # paramiko has no types
+    """A server of paramiko that does `then` with its connection when it gets a password."""
+
+    def __init__(self, then: Callable[[paramiko.Transport], None]) -> None:
+        self._then = then
+
+    def talk(self, connection: socket.socket, host_key: paramiko.PKey) -> None:
+        self._transport = paramiko.Transport(connection)
+        self._transport.add_server_key(host_key)
+        self._transport.start_server(server=self)
+        self._transport.join()
+
+    def get_allowed_auths(self, _user: str) -> str:
+        return "password"
+
+    def check_auth_password(self, _user: str, _password: str) -> int:
+        self._then(self._transport)
+        return int(paramiko.AUTH_FAILED)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pytest
 
 from controller.act.hostkeys import KnownHosts
+from controller.act.transport import LoginRefused
 from controller.act.transports import TransportByHost
 from controller.model.errors import HostError, HostUnreachable
 from controller.model.inventory import Host
-from tests.contract.hostile import Listen, listen, packet, until_the_end  # noqa: F401  (fixture)
+from tests.contract.hostile import AtThePassword, Listen, listen, packet, until_the_end  # noqa: F401  (fixture)
 from tests.contract.transports import refusal
 
 
@@ -56,6 +59,29 @@ def test_names_of_algorithms_that_are_no_text_are_a_host_error(
         until_the_end(connection)
 
     assert isinstance(refused(host(library, port=listen(talk)), tmp_path), HostUnreachable)
+
+
+def hang_up(server: paramiko.Transport) -> None:
+    server.sock.close()
+
+
+def say_that_it_was_too_often(server: paramiko.Transport) -> None:
+    server.auth_handler._disconnect_no_more_auth()
+
+
+@pytest.mark.parametrize(("then", "kind"), [(hang_up, HostUnreachable), (say_that_it_was_too_often, LoginRefused)])
+def test_only_what_the_server_says_is_a_refused_login(
+    then: Callable[[paramiko.Transport], None],
+    kind: type[HostError],
+    listen: Listen,  # noqa: F811
+    library: str,
+    tmp_path: Path,
+) -> None:
+    key = paramiko.ECDSAKey.generate()
+    port = listen(lambda connection: AtThePassword(then).talk(connection, key))
+    (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} {key.get_name()} {key.get_base64()}\n")
+    error = refused(host(library, port=port, ansible_password="right"), tmp_path)
+    assert type(error) is kind, error
 
 
 # ---- ~/.ssh/config ------------------------------------------------------------------------------------------------------
