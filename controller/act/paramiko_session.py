@@ -44,8 +44,16 @@ class Link:
     """A connection of paramiko with the threads that wait for it. All of them end with close()."""
 
     def __init__(self, host_name: str, carrier: socket.socket | paramiko.Channel, timeout_s: float) -> None:
-        """`carrier`: a connected socket, or a channel of a jump host; it belongs to the link. `timeout_s`: until logged in."""
+        """`carrier`: a connected socket, or a channel of a jump host; it belongs to the link. `timeout_s`: until logged in.
+
+        Raises ConnectionResetError when the other end has gone already.
+        """
         self._carrier = carrier
+        try:
+            self.peer = carrier.getpeername()
+        except OSError as error:
+            carrier.close()
+            raise ConnectionResetError(*error.args) from None
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix=f"ssh {host_name}")
         self._keepalive: asyncio.Task[None] | None = None
@@ -55,7 +63,6 @@ class Link:
         # Whoever connects gives up at its own deadline and closes this; these only bound the threads.
         self.ssh.banner_timeout = self.ssh.handshake_timeout = self.ssh.auth_timeout = 2 * timeout_s
         self.user = ""  # who is logged in
-        self.peer = carrier.getpeername()
 
     @property
     def is_closed(self) -> bool:

@@ -13,6 +13,7 @@ import paramiko
 import pytest
 
 from controller.act.hostkeys import KnownHosts
+from controller.act.paramiko_session import Link
 from controller.act.transport import LoginRefused
 from controller.act.transports import TransportByHost
 from controller.model.errors import HostError, HostUnreachable
@@ -59,6 +60,21 @@ def test_names_of_algorithms_that_are_no_text_are_a_host_error(
         until_the_end(connection)
 
     assert isinstance(refused(host(library, port=listen(talk)), tmp_path), HostUnreachable)
+
+
+def test_a_connection_that_is_reset_at_once_is_closed_and_called_so(listen: Listen) -> None:  # noqa: F811
+    def talk(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def check() -> None:
+        with socket.create_connection(("127.0.0.1", listen(talk))) as client:
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            with pytest.raises(ConnectionResetError):
+                Link("web1", client, timeout_s=5)
+            assert client.fileno() == -1
+
+    asyncio.run(check())
 
 
 def hang_up(server: paramiko.Transport) -> None:
