@@ -35,6 +35,7 @@ OPEN_DEADLINE_S = 60  # of a thread that opens a command; whoever waits for it h
 END_DEADLINE_S = 2
 CHUNK_BYTES = 64 * 1024
 WRITE_AHEAD_BYTES = 256 * 1024
+PACKET_BYTES_MAX = 256 * 1024  # as OpenSSH has it; what we let servers send at once is 32 KiB
 NO_MORE_AUTH_METHODS = 14  # RFC 4253, why a server disconnects
 
 T = TypeVar("T")
@@ -342,11 +343,20 @@ def _request(channel: paramiko.Channel, message: paramiko.Message) -> None:
         channel._handle_request(message)
 
 
+class _Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no types
+    """Reads no packet that is too long: paramiko takes in up to 4 GiB, before the server has shown its key."""
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        if not 0 <= n <= PACKET_BYTES_MAX:
+            raise paramiko.SSHException(f"a packet of {n} bytes")
+        return bytes(super().read_all(n, check_rekey))
+
+
 class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no types
     _channel_handler_table = {**paramiko.Transport._channel_handler_table, MSG_CHANNEL_REQUEST: _request}  # noqa: RUF012
 
     def __init__(self, carrier: socket.socket | paramiko.Channel) -> None:
-        super().__init__(carrier)
+        super().__init__(carrier, packetizer_class=_Packetizer)
         self._order = threading.Lock()
         self._ended_for_failures = False
 

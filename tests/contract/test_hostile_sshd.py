@@ -21,6 +21,8 @@ from controller.model.inventory import Host
 from tests.contract.hostile import AtThePassword, Listen, listen, packet, until_the_end  # noqa: F401  (fixture)
 from tests.contract.transports import refusal
 
+ENOUGH_BYTES = 64 << 20
+
 
 def host(library: str, address: str = "127.0.0.1", port: int = 22, **variables: Any) -> Host:
     plain = {"ansible_host": address, "ansible_port": port, "ansible_user": "u", "ansible_connection": library}
@@ -60,6 +62,24 @@ def test_names_of_algorithms_that_are_no_text_are_a_host_error(
         until_the_end(connection)
 
     assert isinstance(refused(host(library, port=listen(talk)), tmp_path), HostUnreachable)
+
+
+def test_a_packet_of_gigabytes_is_not_taken_in(
+    listen: Listen,  # noqa: F811
+    library: str,
+    tmp_path: Path,
+) -> None:
+    sent = 0
+
+    def talk(connection: socket.socket) -> None:
+        nonlocal sent
+        connection.sendall(b"SSH-2.0-x\r\n" + struct.pack(">IB", 0x7FFFFFFC, 4) + bytes(3))
+        while sent < ENOUGH_BYTES:
+            connection.sendall(bytes(1 << 20))
+            sent += 1 << 20
+
+    assert isinstance(refused(host(library, port=listen(talk), ansible_timeout=5), tmp_path), HostUnreachable)
+    assert sent < ENOUGH_BYTES  # of what the sockets' buffers hold, and no more
 
 
 def test_a_connection_that_is_reset_at_once_is_closed_and_called_so(listen: Listen) -> None:  # noqa: F811
