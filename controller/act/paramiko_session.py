@@ -1,7 +1,8 @@
 """One connection of paramiko as a Session (framed_session.py), and the threads behind it. The other half of paramiko_transport.py.
 
 paramiko blocks: it may wait on the socket, for a window or for new keys, in every call. So no call of it is made on the event loop's
-thread: each connection has a small pool of threads, and everything that waits in them ends when the connection is closed.
+thread: each connection has a small pool of threads for its commands, and others, as many as it takes, for what waits for the server
+alone. Everything that waits in them ends when the connection is closed.
 paramiko knows no forwarding of unix sockets, so that channels to the agent are always dialled: each takes one of sshd's sessions.
 """
 
@@ -31,6 +32,7 @@ from controller.model.inventory import Connection
 
 COMMANDS_MAX = 6  # threads open a session before sshd has counted the last one off: with eight, some are refused first
 THREADS_MAX = 32  # of one connection: a reader and a sender for each of its commands, and what opens and closes them
+WAITING_MAX = 4096  # threads for tunnels that open and for signs of life: more than a pass has hosts at once
 OPEN_DEADLINE_S = 60  # of a thread that opens a command; whoever waits for it has a shorter deadline of its own
 END_DEADLINE_S = 2
 CHUNK_BYTES = 64 * 1024
@@ -57,6 +59,8 @@ class Link:
             raise ConnectionResetError(*error.args) from None
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix=f"ssh {host_name}")
+        # A host behind this one that does not answer holds its thread for the connect timeout; nobody else may wait for that.
+        self._waiting = ThreadPoolExecutor(WAITING_MAX, thread_name_prefix=f"ssh {host_name} waits")
         self._keepalive: asyncio.Task[None] | None = None
         self._ended: asyncio.Event | None = None
         self.ssh = _Transport(carrier)
@@ -71,8 +75,13 @@ class Link:
 
     async def blocking(self, call: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
         """`call` in a thread. Nobody waits for it after a cancellation; what it then still returns is given to `undo`."""
+        return await self._outcome(self._pool, call, undo)
+
+    async def _outcome(
+        self, pool: ThreadPoolExecutor, call: Callable[[], T], undo: Callable[[T], object] | None = None
+    ) -> T:
         try:
-            future = self._pool.submit(call)
+            future = pool.submit(call)
         except RuntimeError:
             raise EOFError("the connection is closed") from None
         try:
@@ -99,7 +108,8 @@ class Link:
                     raise paramiko.ChannelException(0, str(error)) from None
                 raise
 
-        return await self.blocking(open_, undo=lambda late: late.close())
+        pool = self._pool if to is None else self._waiting
+        return await self._outcome(pool, open_, undo=lambda late: late.close())
 
     def in_background(self, call: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # closed: paramiko has told its channels
@@ -112,7 +122,7 @@ class Link:
 
     async def sign_of_life(self) -> None:
         """Returns when the server has answered: no server knows this request, and each has to say so."""
-        await self.blocking(lambda: self.ssh.global_request("keepalive@openssh.com", wait=True))
+        await self._outcome(self._waiting, lambda: self.ssh.global_request("keepalive@openssh.com", wait=True))
 
     def keep_alive(self) -> None:
         """From now on the server is asked for a sign of life; one that gives none has lost the connection."""
@@ -138,6 +148,7 @@ class Link:
         if self.ssh.ident is not None:
             self.ssh.join()
         self._pool.shutdown(wait=True)
+        self._waiting.shutdown(wait=True)
         self.tell(ended.set)
 
     async def _ask_for_signs_of_life(self) -> None:
@@ -147,7 +158,8 @@ class Link:
                 async with asyncio.timeout(KEEPALIVE_INTERVAL_S * KEEPALIVE_COUNT_MAX):
                     await self.sign_of_life()
             except TimeoutError:
-                self.in_background(self.ssh.close)
+                with contextlib.suppress(RuntimeError):  # closed meanwhile
+                    self._waiting.submit(self.ssh.close)
             except (paramiko.SSHException, OSError, EOFError):
                 return
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,8 @@ from tests.contract.transports import ONLY_ASYNCSSH, StartSshd, connected, refus
 
 if os.geteuid() != 0 or not Path(SSHD).exists():
     pytest.skip("needs root and openssh-server (apt-get install openssh-server)", allow_module_level=True)
+
+SYN_SENT = "02"  # in /proc/net/tcp
 
 # ---- scripts --------------------------------------------------------------------------------------------------------
 
@@ -512,6 +516,49 @@ def test_a_dead_jump_host_fails_each_host_behind_it_by_its_own_name(start_sshd: 
         assert "jump host 127.0.0.1" in str(errors[1])
 
     asyncio.run(check())
+
+
+def test_dead_hosts_behind_a_jump_host_keep_nobody_from_the_others(start_sshd: StartSshd) -> None:
+    bastion, server = start_sshd(), start_sshd()
+    known = server.known_hosts()
+    known.trust("127.0.0.1", bastion.port, [bastion.host_key])
+    (bastion.directory / "authorized_keys").write_text((server.directory / "client_ed25519.pub").read_text())
+    jump = {"ansible_ssh_common_args": f"-J root@127.0.0.1:{bastion.port}"}
+
+    async def check(silent_port: int) -> None:
+        async with contextlib.AsyncExitStack() as at_the_end:
+            transport = TransportByHost(known)
+            at_the_end.push_async_callback(transport.close)
+            session = await transport.connect(server.host("web0", **jump))
+            at_the_end.push_async_callback(session.close)
+            for number in range(1, 61):
+                place = {"ansible_host": f"127.0.1.{number}", "ansible_port": silent_port}
+                waiting = asyncio.create_task(transport.connect(server.host(f"dead{number}", **place, **jump)))
+                at_the_end.callback(waiting.cancel)
+            async with asyncio.timeout(8):
+                while connecting_to(silent_port) < 60:
+                    await asyncio.sleep(0.02)
+            healthy = await transport.connect(server.host("web1", ansible_timeout=5, **jump))
+            await healthy.close()
+
+    with silent() as port:
+        asyncio.run(check(port))
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """A port of every address of loopback at which connections neither open nor fail: its queue is full."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(("0.0.0.0", 0), backlog=0))
+        port = int(listener.getsockname()[1])
+        opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+        yield port
+
+
+def connecting_to(port: int) -> int:
+    """How many sockets of this machine wait for their connection to this port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(line[2].endswith(f":{port:04X}") and line[3] == SYN_SENT for line in lines)
 
 
 def test_a_frozen_server_is_given_up_at_the_connect_timeout(start_sshd: StartSshd) -> None:
