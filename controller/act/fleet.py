@@ -261,9 +261,8 @@ class Fleet:
             return Unseen(_kind_of(error), error.problem)
         except SshoalError:  # about what the user wrote, such as a vault that does not open
             raise
-        except (
-            Exception
-        ) as error:  # a bug of ours or of a library, met with this host: the others are not to suffer from it
+        except Exception as error:
+            # A bug of ours or of a library, met with this host: the others are not to suffer from it.
             link.missed = True
             await _hang_up(link)
             return Unseen("nonsense", f"unexpected {type(error).__name__}: {printable(str(error))}")

@@ -215,9 +215,8 @@ def fall_back(request: dict[str, Any], version: Path) -> dict[str, Any]:
         units = kept_units(former) if former.name != version.name else {}
         if units:
             start(request, f"versions/{former.name}", units)
-            (version / REFUSED).write_text(
-                ""
-            )  # once `current` points elsewhere: cut before, the next push falls back again
+            # Once `current` points elsewhere: cut before that, the next push falls back again.
+            (version / REFUSED).write_text("")
             answer["returned"] = came_up(request, former.name, None)
             break
     return answer
