@@ -143,14 +143,15 @@ def _keep(store: Path, now_s: float) -> None:
 
 
 def _epoch_of(store: Path, now_s: float) -> int:
-    """The epoch of the store that is to be replaced: hosts know it. Of a damaged one the time stands for it, which is above any."""
-    if not store.exists():
-        return 0
+    """The epoch of the store that is to be replaced: hosts know it. Of a lost or damaged one the time stands for it.
+
+    In microseconds: what a restore skips is a second then, so that time is ahead of any number of restores.
+    """
     try:
         with closing(sqlite3.connect(f"file:{_quoted(store)}?mode=ro", uri=True, timeout=5)) as database:
             return int(*database.execute("SELECT value FROM meta WHERE key = 'epoch_number'").fetchone())
     except (sqlite3.Error, TypeError, ValueError):
-        return int(now_s)
+        return int(now_s * 1e6)
 
 
 def _skip_epochs(database: sqlite3.Connection, least: int) -> None:
