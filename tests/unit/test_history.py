@@ -182,6 +182,18 @@ def test_what_happens_again_and_again_is_the_last_to_go(opened: Callable[..., St
     assert store.size().kept.events_dropped == 8
 
 
+def test_of_too_many_operations_the_first_written_go_also_when_the_clock_was_set_back(
+    opened: Callable[..., Store], clock: Clock
+) -> None:
+    store = opened(Bounds(operations=2))
+    for name in ("a", "b"):
+        store.edit([builders.namespace(name)])
+    clock.now_s -= DAY_S
+    with store.noted("exec", ["Pod default/web-1"]):
+        pass
+    assert [(row.verb, row.outcome) for row in store.operations()] == [("apply", "done"), ("exec", "done")]
+
+
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8))
 def test_never_more_rows_than_the_bounds_and_what_was_dropped_is_counted(

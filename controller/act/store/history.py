@@ -155,7 +155,8 @@ class History:
             )
             added = True
         if added:
-            self._trim("events", "kept_s", self._bounds.events, self._bounds.events_age_s)
+            # By time, not by number: an event that came again is as new as its last time.
+            self._trim("events", "kept_s", "kept_s, id", self._bounds.events, self._bounds.events_age_s)
 
     def _count_again(self, event: Event) -> bool:
         same = self._database.execute(
@@ -255,17 +256,17 @@ class History:
         return Kept(events, self._dropped("events"), operations, self._dropped("operations"))
 
     def _trim_operations(self) -> None:
-        self._trim("operations", "wall_s", self._bounds.operations, self._bounds.operations_age_s)
+        # By number: the row that was just written stays, whatever a clock that was set back says.
+        self._trim("operations", "wall_s", "id", self._bounds.operations, self._bounds.operations_age_s)
 
-    def _trim(self, table: str, time: str, count: int, age_s: float) -> None:
-        """`table` and `time` are names of ours, never a user's."""
+    def _trim(self, table: str, time: str, order: str, count: int, age_s: float) -> None:
+        """`table`, `time` and `order` (which rows go first) are names of ours, never a user's."""
         self._database.execute(f"DELETE FROM {table} WHERE {time} < ?", (self._clock() - age_s,))  # noqa: S608
         (kept,) = self._database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()  # noqa: S608
         dropped = kept - count
         if dropped > 0:
-            # By time, not by number: an event that came again is as new as its last time.
             self._database.execute(
-                f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY {time}, id LIMIT ?)",  # noqa: S608
+                f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY {order} LIMIT ?)",  # noqa: S608
                 (dropped,),
             )
             self._database.execute(
