@@ -7,6 +7,7 @@ options that are read afterwards. In: the words given. Out: the directory; what 
 from __future__ import annotations
 
 import difflib
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ def choose(context: typer.Context, given: str) -> str:
 def _current_for(command: str, config: Config) -> Chosen:
     try:
         return current(config, Path.home())
-    except UsageError:
+    except UsageError as error:
         if command.partition(" ")[0] != "config":
             raise
+        print(f"note: {error.message}; {DEFAULT!r} counts until one is chosen", file=sys.stderr)
         return resolve(DEFAULT, "by default", config, Path.home())  # what is damaged can be set anew
 
 

@@ -262,8 +262,10 @@ def test_a_damaged_choice_of_context_can_be_made_anew(at_home: Shell, content: s
     (at_home.home / ".sshoal" / "current-context").write_text(content)
     code, _, err = at_home("get", "pods")
     assert (code, "current-context: " in err, "sshoal config use-context NAME" in err) == (2, True, True)
-    assert at_home("config", "get-contexts")[0] == 0
+    code, out, err = at_home("config", "get-contexts")
+    assert (code, "default" in out, err.count("note: "), "current-context: " in err) == (0, True, 1, True)
     assert at_home("config", "use-context", "default")[0] == 0
+    assert at_home("config", "get-contexts")[2] == ""
     assert (at_home.home / ".sshoal" / "current-context").read_text() == "default\n"
 
 
