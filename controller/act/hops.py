@@ -19,7 +19,8 @@ from controller.model.errors import HostAuthFailed, HostError, HostKeyChanged, H
 from controller.model.inventory import Connection, Host
 from controller.model.text import printable
 
-UNAUTHENTICATED_MAX = 8  # per target address: sshd's MaxStartups begins to refuse at 10 (FAULTS, fact 6)
+# Per target address. MaxStartups begins to refuse at 10 (FAULTS, fact 6), and sshd counts a login as under way a little longer than we do.
+UNAUTHENTICATED_MAX = 6
 CONNECT_DEADLINE_FACTOR = 3  # all attempts together, with the waiting for a place at the target, in connect timeouts
 KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT_MAX = 15, 3
 PLACES = AgentPlaces()
