@@ -77,21 +77,32 @@ class _Reading:
         self._merged = merged
 
     async def follow(self, pods: Sequence[Pod], pods_now: Callable[[], Sequence[Pod]]) -> bool:
-        """All pods, and those that come later. Ends when none is left."""
-        tasks = {pod.meta.uid: asyncio.ensure_future(self.read(pod)) for pod in pods}
+        """All pods, and those that come later or begin later. Ends when none is left."""
+        begun = [pod for pod in pods if self._has_begun(pod)] or pods
+        tasks = {pod.meta.uid: asyncio.ensure_future(self.read(pod)) for pod in begun}
         failed = False
         try:
             while any(not task.done() for task in tasks.values()):
                 await asyncio.wait(tasks.values(), timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
                 await asyncio.sleep(_LOOK_S)
                 for pod in pods_now():
-                    if pod.meta.uid not in tasks and pod.stop is None and pod.report is not None:
+                    if pod.meta.uid not in tasks and pod.stop is None and self._has_begun(pod):
                         tasks[pod.meta.uid] = asyncio.ensure_future(self.read(pod))
             failed = not all(task.result() for task in tasks.values())
         finally:
             for task in tasks.values():
                 task.cancel()
         return failed
+
+    def _has_begun(self, pod: Pod) -> bool:
+        """Whether its host says that there is a log: asked before, it would only refuse."""
+        if pod.report is None:
+            return False
+        try:
+            name = choose_container(self._wiring.world(), pod, self._wanted.container)
+        except NotFound:  # told when it is read
+            return False
+        return any(item.name == name and item.state != "waiting" for item in pod.report.containers)
 
     async def read(self, pod: Pod) -> bool:
         """One pod's log to its end → whether it could be had. Of several pods, one's failure is only told."""
