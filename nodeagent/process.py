@@ -26,7 +26,8 @@ def find(pid: int) -> Optional[Process]:
     if pid <= 0:
         return None
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123  # of every container, all the time: a Path costs more than the read
+        # Asked of every container, all the time: a Path costs more than the read.
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123
             stat = file.read()
     except OSError:
         return None

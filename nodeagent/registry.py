@@ -179,7 +179,7 @@ class _Client:
 
     def _request(
         self, method: str, url: str, headers: Mapping[str, str], *, most_bytes: int = MANIFEST_BYTES_MAX
-    ) -> "_Answer":
+    ) -> _Answer:
         """Follows redirects, which some registries give for every manifest. A login goes to no other host than it was meant for."""
         for _ in range(REDIRECTS_MAX + 1):
             answer = self._ask(method, url, headers, most_bytes)
@@ -190,7 +190,7 @@ class _Client:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
         raise RegistryTrouble(f"{self._place.host} redirects more than {REDIRECTS_MAX} times")
 
-    def _ask(self, method: str, url: str, headers: Mapping[str, str], most_bytes: int) -> "_Answer":
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], most_bytes: int) -> _Answer:
         parts = urlsplit(url)
         if parts.scheme not in ("https", "http") or not parts.hostname:
             raise RegistryTrouble(f"{self._place.host} leads to what is no address on the web")

@@ -10,7 +10,7 @@ from controller.cli.output import age, table
 from controller.cli.scene import Scene
 from controller.cli.tables import addresses_of, event_rows, node_words, selector_text
 from controller.decide.owners import pins_at, template_key
-from controller.decide.standing import desired_replicas, progress_of, status_word
+from controller.decide.standing import desired_replicas, progress_of
 from controller.decide.verbs import revisions_of
 from controller.model import quantity
 from controller.model.cluster import Declared, Deployment, Node, Pod, Record, ReplicaSet, StatusCondition, VolumeClaim
@@ -81,7 +81,7 @@ def _head(scene: Scene, record: Record) -> Lines:
 
 def _pod(scene: Scene, pod: Pod) -> Lines:
     report = pod.report
-    word = printable(status_word(scene.world, pod, node_unseen=scene.is_unseen(pod)), 60)
+    word = scene.word(pod)
     node = scene.world.nodes.get(pod.node)
     lines = [_field("Status", word)]
     if report is not None and (report.reason or report.message):
@@ -295,7 +295,7 @@ def _workload(scene: Scene, record: Workload | Revision) -> Lines:
     rows = [
         [
             pod.meta.name,
-            printable(status_word(scene.world, pod, node_unseen=scene.is_unseen(pod)), 60),
+            scene.word(pod),
             pod.node,
             _exit_codes(pod),
         ]
@@ -338,7 +338,7 @@ def _replica_set(scene: Scene, record: ReplicaSet) -> Lines:
     pods = scene.owned(record)
     words: dict[str, int] = {}
     for pod in pods:
-        word = printable(status_word(scene.world, pod, node_unseen=scene.is_unseen(pod)), 60)
+        word = scene.word(pod)
         words[word] = words.get(word, 0) + 1
     lines = [
         _field("Selector", selector_text(record.selector)),
@@ -446,7 +446,7 @@ def _node(scene: Scene, node: Node) -> Lines:
             [
                 pod.meta.namespace,
                 pod.meta.name,
-                printable(status_word(scene.world, pod, node_unseen=scene.is_unseen(pod)), 60),
+                scene.word(pod),
             ]
             for pod in pods
         ]

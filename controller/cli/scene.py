@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from controller.decide.owners import template_of
+from controller.decide.standing import status_word
 from controller.model.cluster import Moment, Node, Pod, Record, Seen, World
 from controller.model.errors import HostError
 from controller.model.plan import Change, NodeView, Unplaced, changed, is_policy
+from controller.model.text import printable
 
 if TYPE_CHECKING:
     from controller.act.store import Event
@@ -39,6 +41,10 @@ class Scene:
     def is_unseen(self, pod: Pod) -> bool:
         """Whether nothing is known of this pod now: its node did not answer."""
         return bool(pod.node) and pod.node in self.unseen
+
+    def word(self, pod: Pod) -> str:
+        """The pod's status in one word, fit for a terminal."""
+        return printable(status_word(self.world, pod, node_unseen=self.is_unseen(pod)), 60)
 
     def seen(self, node: str) -> Seen | None:
         sighting = self.world.sightings.get(node)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from controller.cli.output import age
 from controller.cli.scene import Scene
-from controller.decide.standing import desired_replicas, is_initialized, sidecars_of, status_word
+from controller.decide.standing import desired_replicas, is_initialized, sidecars_of
 from controller.model.cluster import Declared, Deployment, Node, Pod, Record, ReplicaSet
 from controller.model.plan import POLICIES
 from controller.model.text import printable
@@ -131,7 +131,7 @@ def _pod(scene: Scene, pod: Pod) -> Row:
     count = len(spec.get("containers") or ()) + len(sidecars) or len(containers)
     unseen = scene.is_unseen(pod)
     ready = 0 if unseen or pod.lost else sum(item.ready for item in containers)
-    word = printable(status_word(scene.world, pod, node_unseen=unseen), 60)
+    word = scene.word(pod)
     return [pod.meta.name, f"{ready}/{count}", word, restarts_of(scene, pod), age(scene.age_s(pod.meta.created))]
 
 

@@ -10,7 +10,7 @@ template of revision 1 comes back as revision 3, with an incident that tells of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from controller.decide.pods import is_active
@@ -31,7 +31,6 @@ _PODS_TOLD = 3
 def roll_back(world: World, now: Moment) -> tuple[Change, ...]:
     """Marks revisions that have proven themselves, and takes back those that have failed."""
     changes: list[Change] = []
-    owned: Mapping[str, Sequence[Pod]] | None = None
     for deployment in sorted(world.deployments.values(), key=lambda item: item.meta.key):
         if deployment.meta.deleting is not None:
             continue
@@ -43,8 +42,7 @@ def roll_back(world: World, now: Moment) -> tuple[Change, ...]:
             because = f"revision {new.revision} of {deployment.meta.name} is fully available"
             changes.append(Change("update", replace(new, proven=now), because, quiet=True))
         elif deployment.meta.annotations.get(AUTO_ROLLBACK) == "true" and not spec.paused:
-            owned = world.owned if owned is None else owned
-            changes += _given_up(world, deployment, new, owned.get(new.meta.uid, ()), now)
+            changes += _given_up(world, deployment, new, world.owned.get(new.meta.uid, ()), now)
     return tuple(changes)
 
 
