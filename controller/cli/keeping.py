@@ -25,7 +25,7 @@ def backup(
     with_key: Annotated[
         bool, typer.Option("--with-key", help="Also the key of the secrets: who has the file can then read them.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a backup that is there.")] = False,
     context_dir: options.ContextDir = "",
 ) -> None:
     """Save the store: everything declared, and where it runs. May be done while passes run.
@@ -77,7 +77,7 @@ def restore(
     from controller.act.bell import ring
     from controller.act.lock import pass_lock
     from controller.act.settings import find_context, now
-    from controller.act.store.backup import BEFORE, read_backup, restore_backup
+    from controller.act.store.backup import read_backup, restore_backup
     from controller.cli.hosts import confirm
     from controller.cli.output import age
     from controller.cli.wiring import Wiring
@@ -91,12 +91,11 @@ def restore(
         confirm("replace it?", yes)
     context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with pass_lock(context.lock):
-        restore_backup(file, context.store, context.key, now_s=now().wall_s)
+        kept = restore_backup(file, context.store, context.key, now_s=now().wall_s)
     with Wiring(context, Settings()).noted(f"File {file.absolute()}"):
         pass  # in the store that is in force now
     ring(context.bell)
-    kept = context.store.with_name(context.store.name + BEFORE)
-    print(f"restored to {context.store}" + (f"; what was there is in {kept}" if kept.exists() else ""))
+    print(f"restored to {context.store}" + (f"; what was there is in {kept}" if kept else ""))
     _tell_key(found, context)
     print("next: sshoal reconcile --settle")
 

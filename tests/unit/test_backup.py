@@ -110,6 +110,23 @@ def test_the_store_itself_is_no_place_for_its_backup(kept: Shell) -> None:
     assert "lonely" in names(kept.context / "store.db")
 
 
+def test_only_a_backup_is_ever_replaced_by_one(kept: Shell) -> None:
+    key = (kept.context / "secrets.key").read_bytes()
+    code, _, err = kept("backup", "context/secrets.key", "--force", "--with-key")
+    assert (code, "secrets.key is no backup, and only those are replaced" in err) == (2, True)
+    assert (kept.context / "secrets.key").read_bytes() == key
+    assert kept("backup", "keys.db", "--force")[0] == 0
+
+
+def test_what_a_restore_put_aside_outlives_the_next_one(kept: Shell) -> None:
+    kept("create", "namespace", "later")
+    kept("restore", "keys.db", "--yes")
+    _, out, _ = kept("restore", "keys.db", "--yes")
+    assert f"what was there is in {kept.context / 'store.db.before-restore.2'}" in out
+    assert read_backup(kept.context / "store.db.before-restore").objects == 7
+    assert read_backup(kept.context / "store.db.before-restore.2").objects == 6
+
+
 def test_another_key_that_is_there_is_kept(kept: Shell) -> None:
     kept("backup", "all.db", "--with-key")
     (kept.context / "secrets.key").write_bytes(b"another")

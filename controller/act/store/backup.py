@@ -42,11 +42,16 @@ class Backup:
 
 
 def write_backup(store: Path, target: Path, *, key: bytes | None, now_s: float, replace: bool = False) -> Backup:
-    """Saves the store as it is at one moment. Raises StoreError, UsageError when `target` exists and may not be replaced."""
+    """Saves the store as it is at one moment. Raises StoreError, UsageError when `target` exists and may not be replaced.
+
+    Only what looks like an older backup is ever replaced: a slip of the hand must not cost the key of the secrets, or the inventory.
+    """
     if target.exists() and not replace:
         raise UsageError(f"{target} exists already", hint="another name, or --force")
     if target.exists() and store.exists() and target.samefile(store):
         raise UsageError(f"{target} is the store itself", hint="another name")
+    if target.exists() and not _is_database(target):
+        raise UsageError(f"{target} is no backup, and only those are replaced", hint="another name")
     if not target.parent.is_dir():
         raise UsageError(f"there is no directory {target.parent}")
     with _private_copy(store, target.parent) as copy:
@@ -66,9 +71,8 @@ def read_backup(path: Path) -> Backup:
     """Looks at a backup without changing it. Raises UsageError when it is none, StoreError when it is damaged or of a newer sshoal."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise _no_backup(path)
+    if not _is_database(path):
+        raise _no_backup(path)
     with _private_copy(path) as copy:
         with readable_errors(path), closing(sqlite3.connect(copy)) as database:
             (verdict,) = database.execute("PRAGMA quick_check").fetchone()
@@ -85,21 +89,28 @@ def read_backup(path: Path) -> Backup:
             return Backup(store.cluster_id, float(facts["taken"]), len(records), secrets, key)
 
 
+def _is_database(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def _no_backup(path: Path) -> UsageError:
     return UsageError(f"{path} is no backup of sshoal's", hint="sshoal backup FILE makes one")
 
 
-def restore_backup(path: Path, store: Path, key_file: Path, *, now_s: float) -> Backup:
-    """Puts a backup in place of a store. The caller holds the pass lock.
+def restore_backup(path: Path, store: Path, key_file: Path, *, now_s: float) -> Path | None:
+    """Puts a backup in place of a store. The caller holds the pass lock. Returns where what was there is kept, None if nothing was.
 
-    What was there before is kept beside it, under its name with BEFORE. The key comes from the backup; where that has none, it is the one,
+    That is beside it, under its name with BEFORE, and a number where an earlier one has that name. The key comes from the backup; where that has none, it is the one,
     of those that are there or were put aside, which opens the restored secrets.
     Raises StoreError, UsageError; then the store is what it was.
     """
     found = read_backup(path)
     with _private_copy(path, store.parent) as copy:  # first: `path` may be what the last restore put aside
         least = _epoch_of(store, now_s)
-        _keep(store, now_s)
+        kept = _keep(store, now_s)
         with readable_errors(copy), closing(sqlite3.connect(copy, isolation_level=None)) as database:
             database.execute("DROP TABLE backup")
             _skip_epochs(database, least)
@@ -111,7 +122,7 @@ def restore_backup(path: Path, store: Path, key_file: Path, *, now_s: float) -> 
         aside = sorted(key_file.parent.glob(f"{key_file.name}{BEFORE}*"))
         if fitting := next((file for file in aside if opens(file, store)), None):
             _write_key(key_file, fitting.read_bytes())
-    return found
+    return kept
 
 
 def opens(key_file: Path, store: Path) -> bool:
@@ -129,17 +140,19 @@ def opens(key_file: Path, store: Path) -> bool:
     return True
 
 
-def _keep(store: Path, now_s: float) -> None:
+def _keep(store: Path, now_s: float) -> Path | None:
     """Beside itself: as a backup, or, where it is too damaged for that, its files as they are."""
     if not store.exists():
-        return
+        return None
+    kept = _unused(store.with_name(store.name + BEFORE))
     try:
-        write_backup(store, store.with_name(store.name + BEFORE), key=None, now_s=now_s, replace=True)
+        write_backup(store, kept, key=None, now_s=now_s)
     except (StoreError, UsageError):
         for suffix in ("", "-wal", "-shm"):
             file = store.with_name(store.name + suffix)
             if file.exists():
-                file.replace(store.with_name(store.name + BEFORE + suffix))
+                file.replace(kept.with_name(kept.name + suffix))
+    return kept
 
 
 def _epoch_of(store: Path, now_s: float) -> int:
@@ -173,7 +186,7 @@ def _write_key(key_file: Path, key: bytes) -> None:
 
 
 def _unused(file: Path) -> Path:
-    """That name, or it with a number: a key that was put aside may be the only one of its kind."""
+    """That name, or it with a number: what was put aside may be the only one of its kind."""
     names = (file.with_name(f"{file.name}.{number}") for number in count(2))
     return file if not file.exists() else next(name for name in names if not name.exists())
 
