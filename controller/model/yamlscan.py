@@ -204,7 +204,7 @@ class _Reader:
         lines: dict[str, int] = {}
         document._lines[id(data)] = lines
         document._kept.append(data)
-        merged: Any = None
+        merged: list[dict[str, Any]] | None = None
         while (key := self._next()).__class__ is not yaml.MappingEndEvent:
             key_line = _line(key)
             if key.__class__ is not yaml.ScalarEvent:
@@ -214,20 +214,22 @@ class _Reader:
             value_event = self._next()
             value = self._compose(value_event, depth + 1)
             if name == "<<" and not key.style:
-                if not isinstance(value, dict) or merged is not None:
-                    self._stop("'<<' takes one mapping here, not a list of them: write the fields out", key_line)
-                merged = value
+                if merged is not None:
+                    self._stop("'<<' is there twice: one with a list, '<<: [*a, *b]', takes several mappings", key_line)
+                merged = value if isinstance(value, list) else [value]
+                if not all(isinstance(one, dict) for one in merged):
+                    self._stop("'<<' takes a mapping or a list of mappings", key_line)
                 continue
             if name in data:
                 self._problem(f"{_shown(name)} is there twice: first on line {lines[name]}", key_line)
             data[name] = value
             lines[name] = key_line
             self._note_text(data, name, value_event, value)
-        if merged is not None:
-            for name in merged.keys() - data.keys():
-                data[name] = merged[name]
-                lines[name] = document._lines[id(merged)][name]
-                if (text := document.text_at(merged, name)) is not None:
+        for source in merged or ():  # of several that have a name, the first gives it
+            for name in source.keys() - data.keys():
+                data[name] = source[name]
+                lines[name] = document._lines[id(source)][name]
+                if (text := document.text_at(source, name)) is not None:
                     document._texts[id(data), name] = text
         return data
 
