@@ -62,7 +62,7 @@ def to_object(scene: Scene, record: Record) -> dict[str, Any]:
         case _:
             from controller.cli.workload_views import object_of
 
-            return {**head, **object_of(record)}
+            return {**head, **object_of(scene, record)}
 
 
 def _version(kind: str) -> str:

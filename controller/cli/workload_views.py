@@ -18,10 +18,10 @@ from controller.model.cluster import Moment
 from controller.model.workloads import CronJob, DaemonSet, Job, Revision, StatefulSet, Workload
 
 
-def object_of(record: Workload | Revision) -> dict[str, Any]:
+def object_of(scene: Scene, record: Workload | Revision) -> dict[str, Any]:
     """spec and status with Kubernetes' names."""
     if isinstance(record, CronJob):
-        return {"spec": dict(record.source["spec"]), "status": _cron_status(record)}
+        return {"spec": dict(record.source["spec"]), "status": _cron_status(scene, record)}
     if isinstance(record, Job):
         return {"spec": _job_spec(record), "status": _job_status(record)}
     if isinstance(record, Revision):
@@ -145,8 +145,19 @@ def _jobs(scene: Scene, record: CronJob) -> list[Job]:
     return [item for item in mine if isinstance(item, Job)]
 
 
-def _cron_status(record: CronJob) -> dict[str, Any]:
+def _cron_status(scene: Scene, record: CronJob) -> dict[str, Any]:
     status: dict[str, Any] = {"lastScheduleTime": timestamp(record.status.tick_s)} if record.status.tick_s else {}
+    if active := active_jobs(_jobs(scene, record)):
+        status["active"] = [
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "name": job.meta.name,
+                "namespace": job.meta.namespace,
+                "uid": job.meta.uid,
+            }
+            for job in sorted(active, key=lambda job: job.meta.name)
+        ]
     return status | _times(("lastSuccessfulTime", record.status.succeeded))
 
 

@@ -70,6 +70,25 @@ def test_objects_have_kubernetes_status() -> None:
     assert found["CronJob"]["apiVersion"] == "batch/v1"
 
 
+def test_a_cron_job_names_the_jobs_that_run() -> None:
+    agents = Agents(cluster(1, cron_job()))
+    for _ in range(100):
+        agents.step()
+        if len(agents.world.workloads) > 1:
+            break
+    started = _only(agents, Job)
+    scene = Scene(agents.world, {}, agents.now)
+    assert "active" not in to_object(scene, replace(_only(agents, CronJob), meta=started.meta))["status"]
+    [active] = to_object(scene, _only(agents, CronJob))["status"]["active"]
+    assert active == {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": started.meta.name,
+        "namespace": "default",
+        "uid": started.meta.uid,
+    }
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

@@ -103,8 +103,8 @@ def _no_backup(path: Path) -> UsageError:
 def restore_backup(path: Path, store: Path, key_file: Path, *, now_s: float) -> Path | None:
     """Puts a backup in place of a store. The caller holds the pass lock. Returns where what was there is kept, None if nothing was.
 
-    That is beside it, under its name with BEFORE, and a number where an earlier one has that name. The key comes from the backup; where that has none, it is the one,
-    of those that are there or were put aside, which opens the restored secrets.
+    That is beside it, under its name with BEFORE, and a number where an earlier one has that name. The key comes from the backup; where
+    that has none, it is the one, of those that are there or were put aside, which opens the restored secrets.
     Raises StoreError, UsageError; then the store is what it was.
     """
     found = read_backup(path)
