@@ -204,7 +204,7 @@ class _Reader:
         lines: dict[str, int] = {}
         document._lines[id(data)] = lines
         document._kept.append(data)
-        merged: list[dict[str, Any]] | None = None
+        merged: list[Any] | None = None
         while (key := self._next()).__class__ is not yaml.MappingEndEvent:
             key_line = _line(key)
             if key.__class__ is not yaml.ScalarEvent:
