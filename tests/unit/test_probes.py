@@ -74,11 +74,23 @@ class Peer:
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **options: Any
 ) -> AsyncIterator[int]:
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, **options)
+    writers = []
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await serve(reader, writer)
+
+    server = await asyncio.start_server(served, "127.0.0.1", 0, **options)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        for _ in range(10):  # turns of the loop: a connection that a server accepts while it closes is never closed (CPython 3.11)
+            await asyncio.sleep(0)
         server.close()
+        for writer in writers:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 def probe_peer(peer: Peer, handler: Callable[[int], Handler], timeout_s: float = 5.0, **options: Any) -> ProbeOutcome:
