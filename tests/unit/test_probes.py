@@ -84,7 +84,9 @@ async def listening(
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        for _ in range(10):  # turns of the loop: a connection that a server accepts while it closes is never closed (CPython 3.11)
+        for _ in range(
+            10
+        ):  # turns of the loop: a connection that a server accepts while it closes is never closed (CPython 3.11)
             await asyncio.sleep(0)
         server.close()
         for writer in writers:
