@@ -13,6 +13,7 @@ from lab.rootfs import LOGIN_USER
 from lab.system import LabError
 
 BOOT_TIMEOUT_S = 120
+_BANNER_PATIENCE_S = 30.0
 # A bare host has no podman.socket that is switched on.
 READY_COMMAND = (
     "if [ ! -L /etc/systemd/system/sockets.target.wants/podman.socket ]; then echo ready;"
@@ -61,10 +62,11 @@ class SshHost:
         """Copies a local file to the path `target` on the host, over SSH."""
         system.run([*self.ssh_argv(), "--", f"cat > {target}"], timeout_s=timeout_s, stdin=file)
 
-    def answers(self) -> bool:
-        """Whether sshd says its banner."""
+    def answers(self, patience_s: float = 1.0) -> bool:
+        """Whether sshd says its banner, within `patience_s` once it is connected to."""
         try:
             with socket.create_connection((str(self.address), self.port), timeout=1) as connection:
+                connection.settimeout(patience_s)
                 return connection.recv(4) == b"SSH-"
         except OSError:
             return False
@@ -72,8 +74,11 @@ class SshHost:
     def wait_ready(self, *, timeout_s: float = BOOT_TIMEOUT_S) -> None:
         """Returns when sshd answers and Podman works. LabError with the end of the console when it does not."""
         end = time.monotonic() + timeout_s
+        answers = False
         while True:
-            if self.answers():
+            # Connections that are given up too soon are queued on a slow host; its sshd then takes us for an attacker (PerSourcePenalties).
+            answers = answers or self.answers(patience_s=_BANNER_PATIENCE_S)
+            if answers:
                 try:
                     if "ready" in self.run(READY_COMMAND, timeout_s=30):
                         return
