@@ -36,7 +36,6 @@ from nodeagent.protocol import (
     Capacity,
     Condition,
     Cursor,
-    Epoch,
     Hello,
     ResolveRequest,
     SecretsRequest,
@@ -123,9 +122,8 @@ class Deadlines:
     push_s: float = 20.0
     resolve_s: float = 8.0  # to ask a registry what a tag stands for
     install_s: float = 60.0  # how long a pass waits for a host that is just getting its agent
-    refused_s: float = (
-        10.0  # pause after a refused login, doubled with each further one; a refused password must not become a ban
-    )
+    # Pause after a refused login, doubled with each further one; a refused password must not become a ban
+    refused_s: float = 10.0
     refused_max_s: float = 600.0
     silent_s: float = 3.0  # how long the first poll of a process waits for a host that was silent before
     missed_s: float = 1.0  # how long a pass waits for a host that missed the one before; connecting goes on meanwhile
@@ -206,7 +204,7 @@ class Fleet:
             client = await self._connected(link)
             accepted = await client.want(wanted, timeout_s=link.deadlines.push_s)
             if accepted.missing_secrets:
-                await self._send_secrets(client, wanted.cluster, wanted.epoch, accepted.missing_secrets, secrets)
+                await self._send_secrets(link, client, wanted, accepted.missing_secrets, secrets)
             return accepted
 
         return await self._within(link, link.deadlines.push_s, hand_over())
@@ -280,9 +278,8 @@ class Fleet:
                 await _hang_up(link)
                 raise
             except HostError:
-                await _hang_up(
-                    link
-                )  # a kept connection that broke says nothing of the host: connect anew, in this same poll
+                # A kept connection that broke says nothing of the host: connect anew, in this same poll
+                await _hang_up(link)
         return await self._report(link, await self._connected(link))
 
     async def _report(self, link: _Link, client: AgentClient) -> Seen:
@@ -412,11 +409,11 @@ class Fleet:
             link.installing = False
 
     async def _send_secrets(
-        self, client: AgentClient, cluster: str, epoch: Epoch, names: tuple[str, ...], secrets: SecretSource
+        self, link: _Link, client: AgentClient, wanted: WantedSet, names: tuple[str, ...], secrets: SecretSource
     ) -> None:
-        values = secrets(names)
-        if values:
-            await client.secrets(SecretsRequest(cluster, epoch, dict(values)), timeout_s=self._deadlines.push_s)
+        if values := secrets(names):
+            request = SecretsRequest(wanted.cluster, wanted.epoch, dict(values))
+            await client.secrets(request, timeout_s=link.deadlines.push_s)
 
     async def _usage(self, link: _Link) -> Usage | None:
         """Only what is new is asked for, and not at each of many passes a second: agents look every 15 s."""

@@ -16,7 +16,7 @@ from controller.act.transport import LoginRefused, Session
 from controller.model.cluster import AGENT_NEWER, Seen, Sighting, Unseen
 from controller.model.errors import AgentRefused, HostNotReady, HostUnreachable
 from controller.model.inventory import Host
-from nodeagent.protocol import Capacity, Cursor, Epoch, Hello, NodeConfig, WantedSet
+from nodeagent.protocol import Capacity, Cursor, Epoch, Hello, NodeConfig, SecretValue, WantedSet
 from tests.fakes.podman import SERVE
 from tests.sim.host import SimHost, task_factory
 from tests.sim.network import Network, SimSession
@@ -295,6 +295,19 @@ async def test_a_push_to_a_silent_host_ends_at_its_deadline(lab: Lab) -> None:
     lab.cut("n1")
     with pytest.raises(HostUnreachable):
         await lab.fleet.push("n1", wanted(), lambda names: {})
+
+
+@in_lab(Deadlines())
+async def test_a_host_that_is_given_more_time_has_it_for_its_secrets_too(lab: Lab) -> None:
+    lab.hosts["n1"] = Host("n1", (), {**lab.hosts["n1"].vars, "ansible_timeout": 30}, "test")
+    await _all_seen(lab)
+    link = lab.network.links["n1"]
+    link.stalls_at = b"b3BlbnNlc2FtZQ=="
+    asyncio.get_running_loop().call_later(40.0, link.unstall)
+    secret = SecretValue("hash-1", {"password": "b3BlbnNlc2FtZQ=="})
+    with_secret = replace(wanted(), secrets={"default/login": "hash-1"})
+    await lab.fleet.push("n1", with_secret, lambda names: dict.fromkeys(names, secret))
+    assert not link.stalls_at
 
 
 @in_lab()
