@@ -84,9 +84,8 @@ def _local_podman(directory: Path) -> Iterator[dict[str, str]]:
     try:
         yield environment
     finally:
-        subprocess.run(
-            ["umount", f"{directory}/graph/overlay"], capture_output=True, check=False
-        )  # Podman leaves it mounted
+        # Podman leaves it mounted
+        subprocess.run(["umount", f"{directory}/graph/overlay"], capture_output=True, check=False)
 
 
 def _saved_and_loaded(lab: Lab, environment: dict[str, str], reference: str) -> float:

@@ -287,9 +287,8 @@ class Controller:
             return ""
 
         pushed = dict(zip(names, await asyncio.gather(*map(push_one, names)), strict=True))
-        with contextlib.suppress(
-            StoreError
-        ):  # what was ordered is recorded; a full disk must not end the pass for the answer
+        # What was ordered is recorded; a full disk must not end the pass for the answer
+        with contextlib.suppress(StoreError):
             self._store.answered({nodes[name].serial: problem or ACCEPTED for name, problem in pushed.items()})
         return pushed
 

@@ -528,9 +528,8 @@ class Agent:
         while True:
             try:
                 await gauge.sample(self._supervisor.processes())
-            except (
-                Exception
-            ) as error:  # a defect of ours, or a kernel that writes its files otherwise: pods matter more
+            # A defect of ours, or a kernel that writes its files otherwise: pods matter more
+            except Exception as error:
                 context = {"message": "defect while sampling", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
             await asyncio.sleep(SAMPLE_S)

@@ -113,9 +113,8 @@ class _LogFile:
             size = min(BLOCK_BYTES, start)
             start -= size
             kept = os.pread(self._descriptor, size, start) + kept
-            first = (
-                kept.find(b"\n") + 1 if start else 0
-            )  # before it is the end of a line whose start is still to be read
+            # Before it is the end of a line whose start is still to be read
+            first = kept.find(b"\n") + 1 if start else 0
             if start and not first:
                 continue
             for offset, line in _backwards(kept, first, start):

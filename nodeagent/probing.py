@@ -48,9 +48,8 @@ class Probing:
         """
         container = self._container
         clock = asyncio.get_running_loop().time
-        began_s = (
-            clock() - age_s
-        )  # initial delays count from the container's start, however long the startup probe took
+        # Initial delays count from the container's start, however long the startup probe took
+        began_s = clock() - age_s
         if container.startup is not None and not started:
             first_s = max(0.0, began_s + container.startup.initial_delay_s - clock())
             await self._loop(STARTUP, container.startup, first_s, adopted=adopted)

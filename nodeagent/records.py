@@ -146,9 +146,8 @@ def after_reboot(record: PodRecord, *, boot_id: str, now_s: float, wall_s: float
         elif container.ended is not None:
             container = replace(container, ended=replace(container.ended, ended_s=now_s))
         containers.append(replace(container, backoff=Backoff(), kill="", ready=False, started=False, kill_at_s=0.0))
-    elapsed_s = max(
-        0.0, wall_s - record.started_wall_s
-    )  # the boot clock began anew: only the wall clock relates the two
+    # The boot clock began anew: only the wall clock relates the two
+    elapsed_s = max(0.0, wall_s - record.started_wall_s)
     return replace(
         record,
         boot_id=boot_id,

@@ -121,9 +121,8 @@ class NamespaceWatch:
     def __init__(self, podman_socket: Path) -> None:
         self._socket = podman_socket
         self._pause = podman_socket.parent.parent / "libpod/tmp/pause.pid"
-        self._known: Optional[Process] = (
-            None  # the service that was there; asked for rarely, as Podman logs each connection
-        )
+        # The service that was there; asked for rarely, as Podman logs each connection
+        self._known: Optional[Process] = None
 
     def has_moved(self) -> bool:
         """False also where the service does not answer: then there is nothing to tell."""

@@ -97,9 +97,8 @@ class Supervisor:
         self._relists = 0
         self._idle = asyncio.Event()
         self._dismissed: set[asyncio.Task[None]] = set()
-        self._erased: set[str] = (
-            set()
-        )  # pods that ended since the present listing was asked for: it may still show them
+        # Pods that ended since the present listing was asked for: it may still show them
+        self._erased: set[str] = set()
 
     # ---- orders ---------------------------------------------------------------------------------------------------------
 

@@ -254,9 +254,8 @@ class PodWorker:
             self._hasten(under_way, step)
             return
         task = asyncio.get_running_loop().create_task(self._operate(step))
-        task.add_done_callback(
-            lambda _: self._done(step.slot)
-        )  # a task cancelled before it ran never gets to a `finally`
+        # A task cancelled before it ran never gets to a `finally`
+        task.add_done_callback(lambda _: self._done(step.slot))
         self.operations[step.slot] = Operation(step.kind, task)
 
     def _hasten(self, under_way: Operation, step: Step) -> None:

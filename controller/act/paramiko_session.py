@@ -294,9 +294,8 @@ class _Wire:
     def _read_to_the_end(self) -> None:
         while True:
             self._ready.wait()
-            is_over = (
-                self._channel.eof_received or self._channel.closed
-            )  # before looking: all there is has arrived then
+            # Before looking: all there is has arrived then
+            is_over = self._channel.eof_received or self._channel.closed
             while data := self._arrived():
                 self._may_read.clear()
                 self._link.tell(self._take, *data)

@@ -52,9 +52,8 @@ class Sealer:
 
     def seal(self, name: str, data: Mapping[str, str]) -> tuple[str, bytes]:
         """{key: base64 value} → (hash, sealed bytes)."""
-        from cryptography.hazmat.primitives.ciphers.aead import (
-            AESGCM,
-        )  # 20 ms to import, and most commands see no secret
+        # 20 ms to import, and most commands see no secret
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         nonce = os.urandom(_NONCE_BYTES)
         return self.hash(data), nonce + AESGCM(self._key).encrypt(nonce, json.dumps(data).encode(), name.encode())

@@ -34,9 +34,8 @@ def _read_signatures_once() -> None:
     """Typer reads the signature of each command three times while it builds the command line: a fifth of `--help`."""
     import typer.main
 
-    read = getattr(
-        typer.main, "get_params_from_function", None
-    )  # where a version has no such function, it only takes longer
+    # Where a version has no such function, it only takes longer
+    read = getattr(typer.main, "get_params_from_function", None)
     if read is not None:
         typer.main.get_params_from_function = functools.cache(read)  # type: ignore[attr-defined]
 

@@ -177,13 +177,11 @@ class Wiring:
                 from controller.act.transports import load_transports
 
                 hosts = self.inventory().hosts
-                load_transports(
-                    hosts.values()
-                )  # before the thread: side by side, either import would take as long as both
+                # Before the thread: side by side, either import would take as long as both
+                load_transports(hosts.values())
                 fleet.begin(hosts)
-                await asyncio.to_thread(
-                    import_module, "controller.loop"
-                )  # the greater part of the program, while servers answer
+                # The greater part of the program, while servers answer
+                await asyncio.to_thread(import_module, "controller.loop")
                 yield self.observing(fleet, bell)
 
     @cached_property

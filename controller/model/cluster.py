@@ -148,9 +148,8 @@ class Deployment:
     template_hash: str
     status: DeploymentStatus = DeploymentStatus()
     incidents: tuple[Incident, ...] = ()  # the latest last; a few are kept
-    configs: Mapping[str, str] = field(
-        default_factory=dict
-    )  # content hashes, where a change of these restarts its pods
+    # Content hashes, where a change of these restarts its pods
+    configs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +169,8 @@ class ReplicaSet:
     observed_generation: int = 0
     proven: Moment | None = None  # when a rollout to it was first complete
     refused: str = ""  # why it gets no (more) pods; of one of its own, since a Deployment's is told by that
-    images: Mapping[str, str] | None = (
-        None  # image as written → protocol.Container.pin, settled once per revision; None: not yet
-    )
+    # Image as written → protocol.Container.pin, settled once per revision; None: not yet
+    images: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +200,8 @@ class Pod:
     hostname: str = ""  # "": its name
     defaults: Mapping[str, Any] = field(default_factory=dict)  # by container: resources that LimitRanges gave it
     handover: bool = False  # its node is drained, and a budget wants its replacement ready before it goes
-    verdict: str = (
-        ""  # what its Job counted it as: Succeeded | Failed | Ignored | Stopped; set once, with the Job's counters
-    )
+    # What its Job counted it as: Succeeded | Failed | Ignored | Stopped; set once, with the Job's counters
+    verdict: str = ""
     home: str = ""  # the node that it must go to: its StatefulSet is sticky, and it ran there before
     address: str = ""  # a fixed one, from the upper half of its node's subnet; "": Podman gives one out
 
@@ -224,9 +221,8 @@ class VolumeClaim:
     volume: str = ""  # the volume's name on that node
     directory: str = ""  # the declared path in which it lies; "": a volume of Podman
     volumes_made: int = 0  # counter that names volumes
-    is_made: bool = (
-        False  # its node has said that it is there: one that is missing later is lost data, and not made anew
-    )
+    # Its node has said that it is there: one that is missing later is lost data, and not made anew
+    is_made: bool = False
     report: VolumeReport | None = None  # the agent's last word; written when it changes
     removing: Moment | None = None  # the agent is told to remove the volume from here on
     lost: str = ""  # what became of the data of an earlier volume

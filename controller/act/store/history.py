@@ -274,9 +274,8 @@ class History:
             )
         (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
         for _ in range(min(free - _FREE_PAGES_MAX, _PAGES_AT_ONCE)):
-            self._database.execute(
-                "PRAGMA incremental_vacuum(1)"
-            )  # Python takes one step, which is one page, of any number
+            # Python takes one step, which is one page, of any number
+            self._database.execute("PRAGMA incremental_vacuum(1)")
 
     def _dropped(self, table: str) -> int:
         row = self._database.execute("SELECT value FROM meta WHERE key = ?", (f"{table}_dropped",)).fetchone()

@@ -406,9 +406,8 @@ class Store:
             )
         _begin_immediate(self._database)
         try:
-            if (
-                int(self._database.execute("PRAGMA user_version").fetchone()[0]) == 0
-            ):  # not made by another process meanwhile
+            # Not made by another process meanwhile
+            if int(self._database.execute("PRAGMA user_version").fetchone()[0]) == 0:
                 for statement in (_SCHEMA + HISTORY_SCHEMA).split(";\n"):
                     if statement.strip():
                         self._database.execute(statement)

@@ -157,9 +157,8 @@ def _empty_means(default: str) -> BeforeValidator:
 
 class HTTPHeader(Model):
     name: Annotated[str, Field(pattern=r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")]
-    value: Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")] = (
-        ""  # a line break would begin another header
-    )
+    # A line break would begin another header
+    value: Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")] = ""
 
 
 class HTTPGetAction(Model):
@@ -209,9 +208,8 @@ class LifecycleHandler(Model):
 
 
 class Lifecycle(Model):
-    stop_signal: Annotated[str, Field(pattern=r"^SIG[A-Z0-9]{1,10}([+-][0-9]{1,2})?$")] | None = (
-        None  # None: the image's
-    )
+    # None: the image's
+    stop_signal: Annotated[str, Field(pattern=r"^SIG[A-Z0-9]{1,10}([+-][0-9]{1,2})?$")] | None = None
     post_start: LifecycleHandler | None = None
     pre_stop: LifecycleHandler | None = None
 
