@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from controller.act.hostkeys import SSH_PORT, HostKey, KnownHosts, Trusted
 from controller.act.lastaddresses import LastAddresses
-from controller.act.transport import AgentPlaces, LoginRefused, Session, patiently
+from controller.act.transport import AgentPlaces, LoginRefused, Session, Throttled, patiently
 from controller.model.errors import HostAuthFailed, HostError, HostKeyChanged, HostKeyUnknown, HostUnreachable
 from controller.model.inventory import Connection, Host
 from controller.model.text import printable
@@ -224,6 +224,20 @@ def login_refused(host: Host, hop: Hop, reason: str) -> HostAuthFailed:
         host.name,
         f"{hop.place(host)} refuses the login{f' as {hop.user}' if hop.user else ''}: {printable(reason)}",
         hint="check ansible_user and ansible_ssh_private_key_file, and that the public key is in authorized_keys there",
+    )
+
+
+def throttled(host: Host, hop: Hop) -> Throttled:
+    return Throttled(
+        host.name,
+        f"{hop.place(host)} hangs up before the login",
+        hint="its sshd limits or bans new connections (MaxStartups, PerSourcePenalties, fail2ban); it passes by itself",
+    )
+
+
+def not_through_jump(host: Host, hop: Hop, reason: str) -> HostUnreachable:
+    return HostUnreachable(
+        host.name, f"{hop.address} port {hop.port} is not reachable from its jump host: {printable(reason)}"
     )
 
 

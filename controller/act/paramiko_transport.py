@@ -33,12 +33,14 @@ from controller.act.hops import (
     host_key_error,
     known_port,
     login_refused,
+    not_through_jump,
+    throttled,
     unforeseen,
 )
 from controller.act.hostkeys import SSH_PORT, HostKey, KnownHosts, Trusted
 from controller.act.lastaddresses import LastAddresses
 from controller.act.paramiko_session import Link, ParamikoSession
-from controller.act.transport import AgentPlaces, Session, Throttled, patiently
+from controller.act.transport import AgentPlaces, Session, patiently
 from controller.model.errors import HostAuthFailed, HostError, HostKeyChanged, HostUnreachable, SshoalError
 from controller.model.inventory import Connection, Host
 from controller.model.text import printable
@@ -268,9 +270,7 @@ def _errors_of(host: Host, hop: Hop, progress: _Progress) -> Iterator[None]:
     except paramiko.IncompatiblePeer as error:
         raise HostUnreachable(host.name, f"{where}: no common algorithm: {printable(str(error))}") from None
     except paramiko.ChannelException as error:
-        raise HostUnreachable(
-            host.name, f"{hop.address} port {hop.port} is not reachable from its jump host: {printable(error.text)}"
-        ) from None
+        raise not_through_jump(host, hop, error.text) from None
     except (EOFError, ConnectionResetError, BrokenPipeError, paramiko.SSHException) as error:
         said = str(error)
         if progress.heard_from_server:
@@ -279,11 +279,7 @@ def _errors_of(host: Host, hop: Hop, progress: _Progress) -> Iterator[None]:
             raise HostUnreachable(host.name, f"{where}: connection lost while logging in") from error
         if isinstance(error, paramiko.SSHException) and "protocol banner" not in said:
             raise HostUnreachable(host.name, f"{where}: {printable(said)}") from error
-        raise Throttled(
-            host.name,
-            f"{where} hangs up before the login",
-            hint="its sshd limits or bans new connections (MaxStartups, PerSourcePenalties, fail2ban); it passes by itself",
-        ) from error
+        raise throttled(host, hop) from error
     except OSError as error:
         raise HostUnreachable(host.name, f"{where}: {printable(error.strerror or str(error))}") from error
     except Exception as error:

@@ -30,12 +30,14 @@ from controller.act.hops import (
     host_key_error,
     known_port,
     login_refused,
+    not_through_jump,
+    throttled,
     unforeseen,
 )
 from controller.act.hostkeys import SSH_PORT, HostKey, KnownHosts, Trusted
 from controller.act.lastaddresses import LastAddresses
 from controller.act.ssh_session import AsyncsshSession
-from controller.act.transport import AgentPlaces, Session, Throttled, patiently
+from controller.act.transport import AgentPlaces, Session, patiently
 from controller.model.errors import HostAuthFailed, HostError, HostKeyUnknown, HostUnreachable, SshoalError
 from controller.model.inventory import Connection, Host
 from controller.model.text import printable
@@ -231,18 +233,12 @@ def _errors_of(host: Host, hop: Hop, client: _Client) -> Iterator[None]:
         client.hung_up = True
         raise HostUnreachable(host.name, f"{where}: no common algorithm: {printable(error.reason)}") from None
     except asyncssh.ChannelOpenError as error:
-        raise HostUnreachable(
-            host.name, f"{hop.address} port {hop.port} is not reachable from its jump host: {printable(error.reason)}"
-        ) from None
+        raise not_through_jump(host, hop, error.reason) from None
     except (asyncssh.ConnectionLost, ConnectionResetError, BrokenPipeError) as error:
         client.hung_up = True
         if client.heard_from_server:
             raise HostUnreachable(host.name, f"{where}: connection lost while logging in") from error
-        raise Throttled(
-            host.name,
-            f"{where} hangs up before the login",
-            hint="its sshd limits or bans new connections (MaxStartups, PerSourcePenalties, fail2ban); it passes by itself",
-        ) from error
+        raise throttled(host, hop) from error
     except asyncssh.ConfigParseError as error:
         raise HostError(host.name, f"~/.ssh/config: {printable(str(error))}") from None
     except asyncssh.Error as error:
