@@ -6,6 +6,7 @@ Order of stopping: Kubernetes' ReplicaSet controller (ActivePodsWithRanks), with
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from nodeagent import protocol
 HASH_LABEL = "pod-template-hash"
 
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+_COST = re.compile(r"-[0-9]{1,10}|0|[1-9][0-9]{0,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,10 @@ def stop_order(
 
 
 def _deletion_cost(pod: Pod) -> int:
-    text = pod.meta.annotations.get(_DELETION_COST, "0")
-    return int(text) if text.lstrip("-").isdecimal() and len(text) <= 11 else 0
+    """What is no number of 32 bits, or is written with a plus sign or leading zeros, counts as 0 (GetDeletionCostFromPodAnnotations)."""
+    text = pod.meta.annotations.get(_DELETION_COST, "")
+    cost = int(text) if _COST.fullmatch(text) else 0
+    return cost if -(2**31) <= cost < 2**31 else 0
 
 
 def _create(

@@ -387,6 +387,18 @@ def test_the_deletion_cost_comes_before_age(cost: dict[str, str], first: str) ->
     assert stop_order(replica_set(replicas=1), pods, {}, {})[0].meta.name == first
 
 
+@pytest.mark.parametrize("text", ["--5", "5-", "-", "", "+5", "007", "٣", "99999999999", "2147483648"])
+def test_a_deletion_cost_that_is_no_number_counts_as_none(text: str) -> None:
+    """It comes from the annotations of a template, which may hold any text: no pass may end for it."""
+    older, newer = bare_pod("a"), bare_pod("b")
+    annotations = {"controller.kubernetes.io/pod-deletion-cost": text}
+    pods = [
+        replace(older, node="n1"),
+        replace(newer, node="n2", meta=replace(newer.meta, created=moment(10), annotations=annotations)),
+    ]
+    assert stop_order(replica_set(replicas=1), pods, {}, {})[0].meta.name == "b"
+
+
 def test_pod_names_are_unique_though_five_letters_collide() -> None:
     start = cluster(1, deployment(replicas=6000))
     pods = after(start, reconcile(start, moment())).pods.values()
