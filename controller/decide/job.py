@@ -156,11 +156,13 @@ class _Work:
 
     def _failed(self, pod: Pod, disrupted: bool) -> str:
         rule = self._rule(pod, disrupted)
-        if rule is not None and rule.action == "Ignore":
-            return IGNORED
+        is_ignored = rule is not None and rule.action == "Ignore"
         key = self._failure_key(pod)
         before = self.failures.get(key, Failures(0, 0, self.now))
-        self.failures[key] = Failures(before.count + 1, before.in_row + 1, self.now)
+        # Ignored ones count against no limit, but the next pod waits for its back-off all the same (newBackoffRecord).
+        self.failures[key] = Failures(before.count + (not is_ignored), before.in_row + 1, self.now)
+        if is_ignored:
+            return IGNORED
         self.status = replace(self.status, failed=self.status.failed + 1)
         if rule is not None and rule.action == "FailJob":
             self.verdict = f"pod {pod.meta.name} {_how(pod, disrupted)}, which podFailurePolicy answers by FailJob"

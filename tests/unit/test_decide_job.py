@@ -228,6 +228,20 @@ def test_ignored_failures_do_not_count() -> None:
     assert (_job(agents).status.failed, _job(agents).status.succeeded) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    "spec", [{"backoffLimit": 0}, {"completions": 1, "completionMode": "Indexed", "backoffLimitPerIndex": 0}]
+)
+def test_after_ignored_failures_the_pause_grows_too(spec: dict[str, Any]) -> None:
+    rule = {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [42]}}
+    agents = Agents(cluster(1, job(**spec, podFailurePolicy={"rules": [rule]})), ends={IMAGE: [42]}, step_s=1.0)
+    made = []
+    for _ in range(60):
+        plan = agents.step()
+        made += [agents.seconds - 1.0] * sum(change.reason == "SuccessfulCreate" for change in plan.changes)
+    assert [round(later - earlier) for earlier, later in pairwise(made)] == [13, 23]
+    assert _job(agents).status.failed == 0
+
+
 @pytest.mark.parametrize("status", ["False", "Unknown"])
 def test_a_condition_that_a_pod_has_not_matches_no_rule_whatever_status_it_asks_for(status: str) -> None:
     rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": status}]}
