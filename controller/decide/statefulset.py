@@ -127,6 +127,8 @@ class _Work:
                 if room <= 0:
                     return
                 room -= 1
+            elif pod.node and not self.context.answers(pod.node):
+                continue  # it may well serve, as may others there: they would all stop at once when the node is back
             self._stop(pod, f"{self.name} has a new template")
 
     # ---- pods ----

@@ -106,6 +106,18 @@ def test_more_may_be_missing_where_that_is_said() -> None:
     assert [change.record.meta.name for change in plan.changes if change.verb == "stop"] == ["web-3", "web-2"]
 
 
+def test_an_update_in_parallel_does_not_take_a_silent_nodes_pods_for_broken() -> None:
+    """They serve on, and one missed poll must not stop them all."""
+    agents = Agents(cluster(1, stateful_set(podManagementPolicy="Parallel")))
+    agents.settle(60)
+    _edit(agents, template=NEW)
+    for number in range(60):
+        agents.down = {"n1"} if number == 0 else set()
+        agents.step()
+        assert sum(not _ready(agents, name) for name in ("web-0", "web-1", "web-2")) <= 1
+    assert set(_images(agents).values()) == {"web:2"}
+
+
 def test_on_delete_replaces_a_pod_once_it_is_deleted() -> None:
     agents = _running(stateful_set(replicas=2, updateStrategy={"type": "OnDelete"}))
     _edit(agents, template=NEW)
