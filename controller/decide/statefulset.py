@@ -111,7 +111,11 @@ class _Work:
         return not condemned
 
     def _update(self) -> None:
-        """Replaces pods of an older template, the highest first, down to the partition."""
+        """Replaces pods of an older template, the highest first, down to the partition.
+
+        Broken ones are missing already and wait for no others; else an update that mends one of a set in parallel would not begin
+        (updateStatefulSetAfterInvariantEstablished).
+        """
         if self.rolling is None:
             return
         targets = [
@@ -125,7 +129,7 @@ class _Work:
                 continue
             if self._is_available(pod):
                 if room <= 0:
-                    return
+                    continue
                 room -= 1
             elif pod.node and not self.context.answers(pod.node):
                 continue  # it may well serve, as may others there: they would all stop at once when the node is back

@@ -106,6 +106,22 @@ def test_more_may_be_missing_where_that_is_said() -> None:
     assert [change.record.meta.name for change in plan.changes if change.verb == "stop"] == ["web-3", "web-2"]
 
 
+def test_in_parallel_a_broken_pod_is_replaced_before_those_that_serve() -> None:
+    agents = Agents(cluster(3, stateful_set(podManagementPolicy="Parallel")))
+    agents.settle(60)
+    broken = {pod.meta.uid for pod in agents.world.pods.values() if pod.meta.name == "web-0"}
+    for reports in agents.pods.values():
+        for uid in broken & reports.keys():
+            reports[uid] = replace(reports[uid], ready=False, ready_since_s=0.0)
+    _edit(agents, template=NEW)
+    order: list[str] = []
+    for _ in range(60):
+        plan = agents.step()
+        order += [change.record.meta.name for change in plan.changes if change.verb == "stop"]
+        assert sum(not _ready(agents, name) for name in ("web-0", "web-1", "web-2")) <= 1
+    assert order == ["web-0", "web-2", "web-1"]
+
+
 def test_an_update_in_parallel_does_not_take_a_silent_nodes_pods_for_broken() -> None:
     """They serve on, and one missed poll must not stop them all."""
     agents = Agents(cluster(1, stateful_set(podManagementPolicy="Parallel")))
