@@ -103,9 +103,10 @@ class _Work:
         for pod in condemned:
             if pod.stop is None:
                 self._stop(pod, f"{self.name} wants {self.spec.replicas} replicas")
-                if self.spec.persistent_volume_claim_retention_policy.when_scaled == "Delete":
-                    because = f"{self.name} was scaled down, and its whenScaled is Delete"
-                    self.changes += given_up(self.item, pod.meta.name, because, self.context)
+            # Also of a pod that was stopping before, by an update or a person.
+            if self.spec.persistent_volume_claim_retention_policy.when_scaled == "Delete":
+                because = f"{self.name} was scaled down, and its whenScaled is Delete"
+                self.changes += given_up(self.item, pod.meta.name, because, self.context)
             if self.in_order:
                 return False
         return not condemned

@@ -399,6 +399,16 @@ def test_when_scaled_delete_takes_the_claims_of_the_pods_that_go_and_no_others()
     assert sorted(item.meta.name for item in agents.world.claims.values()) == ["data-web-0", "data-web-1"]
 
 
+def test_when_scaled_delete_takes_the_claim_of_a_pod_that_was_stopping_already() -> None:
+    agents = _running(replicas=3, persistentVolumeClaimRetentionPolicy={"whenScaled": "Delete"})
+    [last] = [pod for pod in agents.world.pods.values() if pod.meta.name == "web-2"]
+    for change in verbs.delete(agents.world, last, agents.now):
+        agents.world = put(agents.world, change.record)
+    _edit(agents, replicas=2)
+    agents.settle(80)
+    assert sorted(claim.meta.name for claim in agents.world.claims.values()) == ["data-web-0", "data-web-1"]
+
+
 def test_when_deleted_delete_takes_the_claims_with_the_set_and_only_its_own() -> None:
     agents = _running(
         claim("data-web-extra"), replicas=2, persistentVolumeClaimRetentionPolicy={"whenDeleted": "Delete"}
