@@ -218,6 +218,13 @@ def test_a_deployment_gets_as_many_pods_as_its_namespace_may_have_and_says_why_n
     assert len(agents.world.pods) == 3
 
 
+@pytest.mark.parametrize("name", ["ephemeral-storage", "requests.ephemeral-storage", "limits.ephemeral-storage"])
+def test_a_quota_of_ephemeral_storage_asks_no_container_to_name_it(name: str) -> None:
+    agents = Agents(builders.cluster(2, builders.deployment(replicas=3), quota({name: "1Gi"})))
+    agents.settle(30)
+    assert len(agents.world.pods) == 3
+
+
 def test_pods_of_one_pass_count_together_whatever_makes_them() -> None:
     sets = (builders.stateful_set("db", 2, ASKING, podManagementPolicy="Parallel"), builders.daemon_set("each", ASKING))
     things = (builders.deployment(replicas=2, pods=ASKING), builders.job(pods=builders.template("sum:1", restartPolicy="Never", requests={"cpu": "100m"})), *sets)  # fmt: skip
