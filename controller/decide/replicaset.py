@@ -79,6 +79,9 @@ def replicate(
     taken: dict[str, set[str]] = defaultdict(set)
     for pod in world.pods.values():
         taken[pod.meta.namespace].add(pod.meta.name)
+    families: dict[str, list[ReplicaSet]] = defaultdict(list)
+    for item in world.replica_sets.values():
+        families[_family(item)].append(item)
     changes: list[Change] = []
     for item in sorted(world.replica_sets.values(), key=lambda item: (item.meta.key, item.meta.uid)):
         pods = owned.get(item.meta.uid, [])
@@ -93,7 +96,8 @@ def replicate(
             changes += _create(item, wanted, len(active), taken[item.meta.namespace], admission, now)
         elif missing < 0:
             because = f"{item.meta.name} wants {wanted} replicas, has {len(active)}"
-            surplus = stop_order(item, active, ages, restored)[:-missing]
+            related = [pod for one in families[_family(item)] for pod in owned.get(one.meta.uid, ()) if is_active(pod)]
+            surplus = stop_order(item, active, ages, restored, related)[:-missing]
             changes += [_stop(pod, because, now) for pod in surplus]
         if item.meta.owner is None and not item.meta.deleting:
             why = admission.refused.get(item.meta.uid) or failures.get(item.meta.uid, "")
@@ -103,16 +107,24 @@ def replicate(
 
 
 def stop_order(
-    replica_set: ReplicaSet, active: Iterable[Pod], ages: Mapping[str, float], restored: Mapping[str, Moment]
+    replica_set: ReplicaSet,
+    active: Iterable[Pod],
+    ages: Mapping[str, float],
+    restored: Mapping[str, Moment],
+    related: Sequence[Pod] = (),
 ) -> list[Pod]:
     """Pods in the order in which they would be stopped.
 
     Kubernetes' order: without a node; Pending; not ready; lower deletion cost; more of its kind on the same node; ready for a shorter
     time; more restarts; newer. Added: ready but not available before available, so that a scale-down never takes an available pod while
     another would do; and replacements made while a node was silent before all that were there first (DESIGN §4: what is healthy stays).
+
+    Args:
+        related: those of all ReplicaSets of the same Deployment, if there is one: they are of its kind, and what a rollout leaves
+            stays spread.
     """
     pods = list(active)
-    on_node = Counter(pod.node for pod in pods)
+    on_node = Counter(pod.node for pod in related or pods)
     lost_since = min((restored[pod.meta.uid].wall_s for pod in pods if pod.meta.uid in restored), default=None)
 
     def stop_rank(pod: Pod) -> tuple[object, ...]:
@@ -135,6 +147,11 @@ def stop_order(
         )
 
     return sorted(pods, key=stop_rank)
+
+
+def _family(item: ReplicaSet) -> str:
+    """What all ReplicaSets of a Deployment share (getReplicaSetsWithSameController)."""
+    return item.meta.owner.uid if item.meta.owner is not None else item.meta.uid
 
 
 def _deletion_cost(pod: Pod) -> int:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from controller.decide.admission.gate import Admission
 from controller.decide.deployment import CHANGE_CAUSE
 from controller.decide.reconcile import reconcile
-from controller.decide.replicaset import stop_order
+from controller.decide.replicaset import replicate, stop_order
 from controller.decide.status import condition
-from controller.model.cluster import Deployment, Pod, ReplicaSet, Settings, StatusCondition, World
+from controller.model.cluster import Deployment, Pod, Ref, ReplicaSet, Settings, StatusCondition, World
 from controller.model.identity import template_hash
 from nodeagent.protocol import FAILED
 from tests.agents import Agents
@@ -385,6 +386,26 @@ def test_the_deletion_cost_comes_before_age(cost: dict[str, str], first: str) ->
         replace(other, node="n2", meta=replace(other.meta, created=moment(10))),
     ]
     assert stop_order(replica_set(replicas=1), pods, {}, {})[0].meta.name == first
+
+
+def test_a_rollout_takes_the_old_pod_from_the_node_that_has_a_new_one() -> None:
+    """As Kubernetes ranks pods by all of their Deployment: else both that are left would be on one node."""
+    record = deployment(replicas=2, pods=template("web:2"))
+    owner = Ref("Deployment", "web", record.meta.uid)
+    old, new = (
+        replace(item, meta=replace(item.meta, owner=owner), revision=number)
+        for number, item in enumerate((replica_set("old", 1), replica_set("new", 1, template("web:2"))), 1)
+    )
+    pods = []
+    for name, its, on, created_s in (("a", old, "n1", 0), ("b", old, "n2", 1), ("c", new, "n1", 50)):
+        bound = replace(bare_pod(name), source=None, node=on)
+        belongs = Ref("ReplicaSet", its.meta.name, its.meta.uid)
+        made = replace(bound, meta=replace(bound.meta, created=moment(created_s), owner=belongs))
+        pods.append(replace(made, report=report(made)))
+    ages = {pod.meta.uid: 100.0 - pod.meta.created.boottime_s + 1000.0 for pod in pods}
+    state = cluster(2, record, old, new, *pods)
+    changes = replicate(state, ages, {}, {}, Admission(state), moment(120))
+    assert [change.record.meta.name for change in changes if change.verb == "stop"] == ["a"]
 
 
 @pytest.mark.parametrize("text", ["--5", "5-", "-", "", "+5", "007", "٣", "99999999999", "2147483648"])
