@@ -218,6 +218,27 @@ def test_a_deployment_gets_as_many_pods_as_its_namespace_may_have_and_says_why_n
     assert len(agents.world.pods) == 3
 
 
+def test_a_pod_that_is_to_stop_on_a_silent_host_takes_no_part_of_a_quota() -> None:
+    """Else a full namespace could not be rolled while a host is off."""
+    in_place = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    record = builders.deployment(replicas=3, pods=ASKING, strategy=in_place)
+    agents = Agents(builders.cluster(3, record, quota({"pods": "3"})), step_s=20.0)
+    agents.settle(30)
+    agents.down = {"n3"}
+    agents.step()
+    (before,) = agents.world.deployments.values()
+    fresh = builders.edited(before, builders.template("web:2", requests={"cpu": "100m"}))
+    agents.world = builders.put(agents.world, fresh)
+    for _ in range(20):
+        agents.step()
+        assert len([pod for pod in agents.world.pods.values() if pod.stop is None]) <= 3
+    (after,) = agents.world.deployments.values()
+    assert progress_of(agents.world, after).done
+    agents.down = set()
+    agents.settle(30)
+    assert used(agents.world)["pods"] == "3"
+
+
 @pytest.mark.parametrize("name", ["ephemeral-storage", "requests.ephemeral-storage", "limits.ephemeral-storage"])
 def test_a_quota_of_ephemeral_storage_asks_no_container_to_name_it(name: str) -> None:
     agents = Agents(builders.cluster(2, builders.deployment(replicas=3), quota({name: "1Gi"})))

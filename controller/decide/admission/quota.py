@@ -1,7 +1,7 @@
 """ResourceQuotas: what a namespace has taken of what it may take, and what would be too much. Pure.
 
 In: the world's records. Out: what is used by each quota; why one more pod or object is too much. Semantics: Kubernetes' quota evaluators
-(pods, and objects by count). Pods that have ended, and those given up with their node, are not counted.
+(pods, and objects by count). Pods that have ended, and those given up or stopping on a node that is silent, are not counted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from controller.decide.admission.limits import totals
+from controller.decide.nodes import POLLS_UNKNOWN
 from controller.decide.pods import is_finished
 from controller.decide.schedule.volumes import class_of, size_of
 from controller.model.cluster import Pod, VolumeClaim, World
@@ -41,7 +42,7 @@ def used_of(world: World, quotas: Iterable[ResourceQuota], spec_of: Callable[[Po
     """
     quotas = list(quotas)
     space = quotas[0].metadata.namespace if quotas else ""
-    pods = [pod for pod in world.pods.values() if pod.meta.namespace == space and pod.lost is None]
+    pods = [pod for pod in world.pods.values() if pod.meta.namespace == space and not _is_out_of_reach(world, pod)]
     running = [spec for pod in pods if not is_finished(pod) and (spec := spec_of(pod)) is not None]
     counts = counts_of(world, space)
     claims = [claim for claim in world.claims.values() if claim.meta.namespace == space]
@@ -57,6 +58,13 @@ def used_of(world: World, quotas: Iterable[ResourceQuota], spec_of: Callable[[Po
                 amounts[name] = sum((each.get(name, Fraction(0)) for each in mine), Fraction(0))
         found.append(Used(quota, amounts))
     return found
+
+
+def _is_out_of_reach(world: World, pod: Pod) -> bool:
+    """Given up with its node, or to be stopped there once the node answers: while that lasts, others may take its place (QuotaV1Pod)."""
+    node = world.nodes.get(pod.node)
+    is_silent = node is not None and node.missing is not None and node.missing.polls >= POLLS_UNKNOWN
+    return pod.lost is not None or (pod.stop is not None and is_silent)
 
 
 def counts_of(world: World, space: str) -> dict[str, int]:
