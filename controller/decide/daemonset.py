@@ -56,8 +56,8 @@ class _Place:
 
     @property
     def is_desired(self) -> bool:
-        """A silent node counts while it has a pod: whether it shall have one is asked when it answers."""
-        return (self.may_run and self.answers) or (self.may_stay and bool(self.pods))
+        """A silent node counts while it has a pod, one on its way out too: whether it shall have one is asked when it answers."""
+        return (self.may_run and (self.answers or bool(self.leaving))) or (self.may_stay and bool(self.pods))
 
 
 class _Work:

@@ -134,6 +134,22 @@ def test_a_rolling_update_keeps_its_promise(rolling: Any, nodes: int, missing: i
     assert _daemon(agents).status.updated == nodes
 
 
+def test_a_node_that_falls_silent_in_the_middle_of_its_turn_counts_as_missing() -> None:
+    agents = _running(daemon_set(), 3)
+    _edit(agents, NEW)
+    plan = agents.step()
+    [stopped] = [change.record for change in plan.changes if change.verb == "stop"]
+    assert isinstance(stopped, Pod)
+    agents.down = {stopped.node}
+    for _ in range(10):
+        plan = agents.step()
+        assert not [change for change in plan.changes if change.verb == "stop"]
+    assert (_daemon(agents).status.desired, _daemon(agents).status.available) == (3, 2)
+    agents.down = set()
+    agents.settle(40)
+    assert _daemon(agents).status.updated == 3
+
+
 def test_a_bad_image_stops_after_the_first_node() -> None:
     agents = _running(daemon_set(), 3)
     agents.broken = {"bad:1"}
