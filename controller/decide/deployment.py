@@ -82,7 +82,7 @@ class _Rollout:
 def _roll_one(world: World, rollout: _Rollout, owned: Mapping[str, Sequence[Pod]], now: Moment) -> list[Change]:
     before = {item.meta.uid: item for item in rollout.sets}
     if _is_scaled(rollout):
-        _scale(rollout)
+        _scale(rollout, owned)
     if not rollout.spec.paused:
         if rollout.spec.strategy.type == "Recreate":
             _recreate(world, rollout, owned, now)
@@ -111,12 +111,12 @@ def _is_scaled(rollout: _Rollout) -> bool:
     return any(item.desired != rollout.wanted for item in active) or (rollout.spec.paused and not active)
 
 
-def _scale(rollout: _Rollout) -> None:
+def _scale(rollout: _Rollout, owned: Mapping[str, Sequence[Pod]]) -> None:
     """Resizes without rolling: one ReplicaSet takes it all, several in the middle of a rollout share it in proportion (scale)."""
     active = [item for item in rollout.sets if item.replicas > 0]
     if len(active) <= 1:
         target = active[0] if active else rollout.new or (rollout.old[-1] if rollout.old else None)
-        if target is not None:
+        if target is not None and (active or not _is_held_up(rollout, target, owned)):
             rollout.sizes[target.meta.uid] = rollout.wanted
         return
     if rollout.new is not None and _is_saturated(rollout, rollout.new):
@@ -231,12 +231,19 @@ def _recreate(world: World, rollout: _Rollout, owned: Mapping[str, Sequence[Pod]
     """All old pods are known to be gone before the first new one comes. Lost ones are not known to be gone."""
     for item in rollout.old:
         rollout.sizes[item.meta.uid] = 0
-    if any(owned.get(item.meta.uid) for item in rollout.old):
+    if _is_held_up(rollout, rollout.new, owned):
         return
     if rollout.new is None:
         rollout.add_new(_create(world, rollout, now))
     assert rollout.new is not None
     rollout.sizes[rollout.new.meta.uid] = rollout.wanted
+
+
+def _is_held_up(rollout: _Rollout, target: ReplicaSet | None, owned: Mapping[str, Sequence[Pod]]) -> bool:
+    """Whether pods of other templates are left, beside which `target` may have none. Asked of a rollout that is paused half-way, too;
+    there Kubernetes starts the new ones at once."""
+    others = (item for item in rollout.sets if item is not target)
+    return rollout.spec.strategy.type == "Recreate" and any(owned.get(item.meta.uid) for item in others)
 
 
 # ---- records ---------------------------------------------------------------------------------------------------------------

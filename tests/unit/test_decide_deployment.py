@@ -388,6 +388,24 @@ def test_the_deletion_cost_comes_before_age(cost: dict[str, str], first: str) ->
     assert stop_order(replica_set(replicas=1), pods, {}, {})[0].meta.name == first
 
 
+def test_recreate_that_is_paused_half_way_still_waits_for_the_old_pods() -> None:
+    agents = Agents(cluster(2, deployment(replicas=2, strategy={"type": "Recreate"})))
+    for pods in (NEW, template()):
+        agents.settle(40)
+        (record,) = agents.world.deployments.values()
+        agents.world = put(agents.world, edited(record, pods))
+    agents.down = {"n1"}
+    agents.step()  # stops the pods of NEW; the one on n1 does not hear of it
+    (record,) = agents.world.deployments.values()
+    agents.world = put(agents.world, edited(record, paused=True))
+    for _ in range(5):
+        agents.step()
+        assert {pod.template_hash for pod in agents.world.pods.values()} == {template_hash(NEW)}
+    agents.down = set()
+    agents.settle(40)
+    assert [pod.template_hash for pod in agents.world.pods.values()] == [template_hash(template())] * 2
+
+
 def test_a_rollout_takes_the_old_pod_from_the_node_that_has_a_new_one() -> None:
     """As Kubernetes ranks pods by all of their Deployment: else both that are left would be on one node."""
     record = deployment(replicas=2, pods=template("web:2"))
