@@ -148,6 +148,7 @@ def test_pods_get_the_defaults_of_the_day_they_were_made_and_their_hash_knows_no
         (("BestEffort", "Exists"), {}, True),
         (("NotBestEffort", "Exists"), {}, False),
         (("BestEffort", "Exists"), {"requests": {"cpu": "1m"}}, False),
+        (("BestEffort", "Exists"), {"requests": {"cpu": "0"}}, True),
         (("Terminating", "Exists"), {"activeDeadlineSeconds": 5}, True),
         (("NotTerminating", "Exists"), {"activeDeadlineSeconds": 5}, False),
         (("PriorityClass", "In", "high"), {"priorityClassName": "high"}, True),

@@ -167,9 +167,9 @@ def _affinity_terms(spec: PodSpec) -> Iterator[PodAffinityTerm]:
 
 
 def _is_best_effort(spec: PodSpec) -> bool:
-    compute = ("cpu", "memory")
+    """Neither asks for nor is limited in cpu or memory; 0 of it is nothing said (ComputePodQOS)."""
     return not any(
-        name in compute
+        name in ("cpu", "memory") and exact(amount)
         for item in (*spec.init_containers, *spec.containers)
-        for name in (*item.resources.requests, *item.resources.limits)
+        for name, amount in (*item.resources.requests.items(), *item.resources.limits.items())
     )
