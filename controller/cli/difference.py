@@ -11,6 +11,7 @@ from typing import Any
 
 from controller.cli.names import resource
 from controller.model.cluster import Declared, Record, ReplicaSet
+from controller.model.text import HIDDEN
 
 Values = Mapping[str, str]  # of a secret, by key
 
@@ -42,7 +43,7 @@ def _masked(record: Record, values: Values, others: Values, side: str) -> dict[s
     shown = declared_object(record)
     if isinstance(record, Declared) and record.meta.kind == "Secret":
         shown["data"] = {
-            key: f"*** ({side})" if key in others and others[key] != values.get(key) else "***"
+            key: f"{HIDDEN} ({side})" if key in others and others[key] != values.get(key) else HIDDEN
             for key in record.source.get("data") or {}
         }
     return shown

@@ -1,6 +1,6 @@
 """Records as Kubernetes writes objects: what `-o json` and `-o yaml` print. Pure.
 
-Specs are as the user wrote them, status has Kubernetes' field names. Values of secrets are never there: their keys are, with null.
+Specs are as the user wrote them, status has Kubernetes' field names. Values of secrets are never there: their keys are.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from controller.model.cluster import (
     VolumeClaim,
 )
 from controller.model.plan import is_policy
+from controller.model.text import HIDDEN
 from nodeagent.protocol import Capacity, ContainerReport, PodReport
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ def capacity(room: Capacity) -> dict[str, str]:
 def _declared(scene: Scene, record: Declared) -> dict[str, Any]:
     rest = {key: item for key, item in record.source.items() if key not in ("apiVersion", "kind", "metadata")}
     if record.meta.kind == "Secret":
-        rest["data"] = dict.fromkeys(record.source.get("data") or {})
+        rest["data"] = dict.fromkeys(record.source.get("data") or {}, HIDDEN)
     if record.meta.kind == "Namespace":
         rest["status"] = {"phase": "Terminating" if record.meta.deleting else "Active"}
     if record.meta.kind == "ResourceQuota":

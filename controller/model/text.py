@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+HIDDEN = "***"  # in the place of a secret's value; no base64, so that nobody declares it by mistake
+
 # Terminal escapes: CSI (colours, cursor), OSC (titles, links; ended by BEL or ST), and the two-character ones.
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]?|\x9b[0-?]*[ -/]*[@-~]"

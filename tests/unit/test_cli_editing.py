@@ -79,6 +79,12 @@ def test_an_error_is_not_exit_code_1(declared: Shell, tmp_path: Path) -> None:
     assert declared("diff", "-f", "colours.yaml")[0] == 2
 
 
+def test_what_get_shows_of_a_secret_is_not_declared_in_place_of_its_values(declared: Shell) -> None:
+    (declared.home / "seen.yaml").write_text(declared("get", "secret", "keys", "-o", "yaml", "--cached")[1])
+    code, _, err = declared("diff", "-f", "seen.yaml")
+    assert code == 2 and "stands for a value that is not shown" in err
+
+
 # ---- edit ----
 
 

@@ -342,6 +342,7 @@ CONFIG_TABLE: list[tuple[dict[str, Any], str, Any, str]] = [
     (CONFIG_MAP, "immutable", "no", "immutable: must be true or false, not 'no'"),
     (CONFIG_MAP, "spec", {}, "spec: unknown field 'spec': there are apiVersion, binaryData, data, immutable, kind, metadata"),
     (SECRET, "data", {"a": "hunter2"}, "data.a: is not base64; plain text belongs in stringData"),
+    (SECRET, "data", {"a": "***"}, "data.a: *** stands for a value that is not shown: write the value itself"),
     (SECRET, "data", {"a": ["hunter2"]}, "data.a: must be a text, not a list"),
     (SECRET, "type", "kubernetes.io/basic-auth", "data: must hold username or password for type kubernetes.io/basic-auth"),
     (SECRET, "type", "kubernetes.io/tls", "data: must hold tls.crt for type kubernetes.io/tls"),

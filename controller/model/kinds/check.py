@@ -38,6 +38,7 @@ from controller.model.kinds.pod import (
     Volume,
 )
 from controller.model.kinds.scheduling import PriorityClass
+from controller.model.text import HIDDEN
 from controller.model.kinds.workloads import Deployment, DeploymentSpec, ReplicaSet, RollingUpdateDeployment
 
 Path = tuple[str | int, ...]
@@ -522,6 +523,9 @@ def _base64(values: dict[str, str], name: str) -> Iterator[Problem]:
         try:
             base64.b64decode(re.sub(r"[\r\n]", "", value), validate=True)
         except (binascii.Error, ValueError):
+            if name == "data" and value == HIDDEN:
+                yield (name, key), f"{HIDDEN} stands for a value that is not shown: write the value itself"
+                continue
             hint = "; plain text belongs in stringData" if name == "data" else ""
             yield (name, key), f"is not base64{hint}"
 
