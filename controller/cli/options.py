@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
+
+from controller.model.errors import UsageError
 
 Inventory = Annotated[
     list[str] | None,
@@ -40,8 +43,25 @@ ContextDir = Annotated[
         callback=_choose,
     ),
 ]
+
+
+def _namespace(context: typer.Context, given: str) -> str:
+    """As written, if an object could be in it."""
+    if not context.resilient_parsing and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", given):
+        raise UsageError(f"{given!r} cannot be a namespace", hint="1–63 lower-case letters, digits or '-', as in team-1")
+    return given
+
+
 Namespace = Annotated[
-    str, typer.Option("--namespace", "-n", metavar="NAMESPACE", help="Which namespace.", envvar="SSHOAL_NAMESPACE")
+    str,
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NAMESPACE",
+        help="Which namespace.",
+        envvar="SSHOAL_NAMESPACE",
+        callback=_namespace,
+    ),
 ]
 AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")]
 Files = Annotated[
