@@ -94,6 +94,12 @@ class Carry:
         await self.until(waiting.reached, budget_s, waiting.show)
         waiting.end(required=budget_s > 0)
 
+    async def tell(self, targets: Sequence[Identity]) -> None:
+        """How far all targets are after one look, whether that is far enough or not."""
+        waiting = _Waiting(targets, progress_of)
+        await self.until(waiting.reached, 0.0, waiting.show)
+        waiting.tell()
+
     async def wait_gone(self, uids: Sequence[str], budget_s: float) -> None:
         """Until objects and their pods are gone. Raises NotSettled."""
         gone = _Gone(frozenset(uids))
@@ -218,14 +224,14 @@ class _Waiting:
                 print(standing.text)
         missing = [standing for standing in self._standings.values() if not standing.done]
         if missing and required:
-            lines = [
-                line
-                for standing in missing
-                for line in (standing.text, *(f"  {trouble}" for trouble in standing.trouble))
-            ]
+            lines = [line for standing in missing for line in _lines(standing)]
             raise NotSettled(
                 "not as declared yet:\n  " + "\n  ".join(lines), hint="passes go on trying; look with `sshoal describe`"
             )
+
+    def tell(self) -> None:
+        for standing in self._standings.values():
+            print("\n".join(_lines(standing)))
 
 
 class _Gone:
@@ -270,6 +276,10 @@ class _Gone:
             self._uids |= {record.meta.uid}
             return True
         return False
+
+
+def _lines(standing: Standing) -> list[str]:
+    return [standing.text, *(f"  {trouble}" for trouble in standing.trouble)]
 
 
 def _standing(world: World, target: Identity, judge: Judge) -> Standing:

@@ -228,8 +228,12 @@ def rollout_status(
     wiring = request.wiring()
     identity = request.rolled()
     verbs.find(wiring.world(), *identity)
-    budget_s = duration_s(timeout) if watch else 0.0
-    run(carry_out(wiring, [], [], lambda carry: carry.wait_for([identity], budget_s)))
+    budget_s = duration_s(timeout)
+    run(
+        carry_out(
+            wiring, [], [], lambda carry: carry.wait_for([identity], budget_s) if watch else carry.tell([identity])
+        )
+    )
 
 
 @rollout_app.command("history")

@@ -246,6 +246,15 @@ def test_every_verb_asks_for_the_vault_password_that_it_is_told_to(full: Shell, 
     assert (code, "the vault id 'dev' wants a prompt, and nobody can be asked here" in told) == (2, True)
 
 
+def test_the_status_of_a_rollout_is_told_without_waiting_too(shell: Shell) -> None:
+    store = shell.store()
+    store.edit([builders.deployment("web")])
+    store.close()
+    (shell.home / "hosts.ini").write_text("node1 ansible_host=127.0.0.1 ansible_port=1\n")
+    code, out, _ = shell("rollout", "status", "deployment/web", "--no-watch", "-i", "hosts.ini")
+    assert (code, out.splitlines()[0]) == (0, "deployment web: 0 of 3 replicas are available")
+
+
 def test_only_a_host_of_the_inventory_is_taken_over(shell: Shell) -> None:
     (shell.home / "hosts.ini").write_text("node1 ansible_host=192.0.2.1\n")
     code, _, told = shell("node", "takeover", "node2", "--yes", "-i", "hosts.ini")
