@@ -166,6 +166,9 @@ def _kind_slash_name(typed: _Typed, last: str) -> Iterator[Offer]:
     if "/" in last:
         yield from _of_kind(typed, last)
         return
+    if typed.arguments and "/" not in typed.arguments[0]:  # KIND NAME is taken as well
+        yield from ((name, "") for name in _names_of(typed, typed.arguments[0]))
+        return
     for kind, name in _store(typed).of_all(_namespace(typed)):
         yield f"{kind.lower()}/{name}", ""
 

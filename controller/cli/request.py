@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class Request:
     """Which object, and where its cluster is. The fields are options as Typer reads them."""
 
-    target: Annotated[str, typer.Argument(metavar="KIND/NAME", help="For example deployment/web.")]
+    target: Annotated[
+        list[str], typer.Argument(metavar="KIND/NAME", help="For example deployment/web; deployment web is the same.")
+    ]
     namespace: options.Namespace = "default"
     inventory: options.Inventory = None
     vault_id: options.VaultIds = None
@@ -36,9 +38,15 @@ class Request:
 
     def identity(self) -> tuple[str, str, str]:
         """(kind, namespace, name). Raises UsageError."""
-        from controller.cli.names import parse_target
+        from controller.cli.names import parse_target, parse_targets
+        from controller.model.errors import UsageError
 
-        return parse_target(self.target, self.namespace)
+        if len(self.target) == 1:
+            return parse_target(self.target[0], self.namespace)
+        first, *others = parse_targets(self.target, self.namespace)
+        if others:
+            raise UsageError(f"{' '.join(self.target)!r}: one object at a time", hint="for example deployment/web")
+        return first
 
     def rolled(self) -> tuple[str, str, str]:
         """As identity, of what can have a rollout. Raises UsageError."""
@@ -52,6 +60,9 @@ class Request:
         from controller.model.errors import UsageError
 
         identity = self.identity()
+        if identity[0] not in kinds and "/" not in self.target[0] and len(self.target) == 1:
+            words = f"{self.target[0]!r} alone is the name of a pod, and a Pod {why}"
+            raise UsageError(words, hint=f"for example {kinds[0].lower()}/web")
         if identity[0] not in kinds:
             raise UsageError(f"a {identity[0]} {why}", hint=f"of {', '.join(kind.lower() for kind in kinds)}")
         return identity

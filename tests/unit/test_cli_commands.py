@@ -64,6 +64,10 @@ def test_help_loads_nothing_heavy() -> None:
             ["node", "confirm-dead", "node1", "--wiped", "--yes"], "answered when it was last asked", "", id="dead though it answers"
         ),
         pytest.param(["node", "forget", "node1"], "nobody can be asked", "--yes", id="no terminal to ask"),
+        pytest.param(["scale", "deploy", "web", "db", "--replicas", "1"], "one object at a time", "", id="scale of two"),
+        pytest.param(["scale", "deploy", "nothere", "--replicas", "1"], "not found", "", id="kind and name apart"),
+        pytest.param(["rollout", "undo", "deployment"], "'deployment' alone is", "deployment/web", id="rollout of a kind"),
+        pytest.param(["rollout", "undo", "cm", "settings"], "a ConfigMap has no rollout", "", id="rollout of a config map"),
         pytest.param(["logs", "web"], 'pod "web" not found', "", id="logs of no pod"),
         pytest.param(["logs", "lonely"], "on no node yet", "describe pod lonely", id="logs of a pod without a node"),
         pytest.param(["logs", "configmap/settings"], "has no containers", "", id="logs of a config map"),
@@ -251,7 +255,7 @@ def test_the_status_of_a_rollout_is_told_without_waiting_too(shell: Shell) -> No
     store.edit([builders.deployment("web")])
     store.close()
     (shell.home / "hosts.ini").write_text("node1 ansible_host=127.0.0.1 ansible_port=1\n")
-    code, out, _ = shell("rollout", "status", "deployment/web", "--no-watch", "-i", "hosts.ini")
+    code, out, _ = shell("rollout", "status", "deployment", "web", "--no-watch", "-i", "hosts.ini")
     assert (code, out.splitlines()[0]) == (0, "deployment web: 0 of 3 replicas are available")
 
 

@@ -63,6 +63,7 @@ def test_commands_groups_and_options_come_with_a_word_of_help(stored: Shell) -> 
         ("delete -n staging configmap ", ["other"]),
         ("scale deployment/w", ["deployment/web"]),
         ("rollout status d", ["deployment/web"]),
+        ("rollout status deploy w", ["web"]),
         ("wait --for ", ["ready", "available", "complete", "failed", "delete"]),
         ("events --for deployment/", ["deployment/web"]),
         ("node cordon ", ["node1", "node2"]),
