@@ -65,6 +65,22 @@ class Sections(TyperGroup):
                     formatter.write_dl(rows)
 
 
+# Words that kubectl takes for commands of ours.
+SHORT = {"pod": "pods", "po": "pods", "node": "nodes", "no": "nodes", "ns": "namespace"}
+
+
+class Group(TyperGroup):
+    """Commands below one word, each with its first sentence, which is wrapped rather than cut."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, SHORT.get(cmd_name, ""))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        rows = [(name, first_sentence(one.help)) for name, one in self.commands.items() if not one.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 def first_sentence(text: str | None) -> str:
     """Without its full stop."""
     words = " ".join((text or "").split("\n\n")[0].split())
@@ -77,4 +93,5 @@ def show_examples(app: typer.Typer) -> None:
         command.cls = Command
     for group in app.registered_groups:
         if group.typer_instance is not None:
+            group.cls = Group
             show_examples(group.typer_instance)

@@ -126,3 +126,15 @@ def test_options_that_commands_share_are_told_once() -> None:
     options = {one.name: one for command in COMMANDS.values() for one in command.params}
     for name in SHARED:
         assert any(f"`{word}" in shared for word in (*options[name].opts, *options[name].secondary_opts)), name
+
+
+@pytest.mark.parametrize("name", [name for name, one in ROOT.commands.items() if hasattr(one, "commands")])  # type: ignore[attr-defined]
+def test_the_list_of_a_group_is_not_cut(name: str, shell: Shell) -> None:
+    code, out, _ = shell(name, "--help")
+    assert code == 0 and "..." not in out.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("words", ["top pod", "top po", "top node", "top no", "create ns"])
+def test_words_that_kubectl_takes_name_the_command(words: str, shell: Shell) -> None:
+    code, out, err = shell(*words.split(), "--help")
+    assert code == 0 and "Examples:" in out, err
