@@ -101,9 +101,11 @@ def simulate(
     what = Imagined(_words(lose), _words(drain), machines, tuple(changes))
     outcome = imagine(seen.world, what, wiring.now())
     print(_outcome_text(outcome))
+    _tell_unseen(seen)
     if outcome.unplaced or outcome.refused or outcome.stuck or not outcome.at_rest:
         sys.exit(3)
-    _exit_for(seen)
+    if seen.unseen:
+        sys.exit(4)
 
 
 def rebalance(
@@ -168,11 +170,15 @@ def _as_seen(seen: Pass) -> World:
     )
 
 
-def _exit_for(seen: Pass) -> None:
+def _tell_unseen(seen: Pass) -> None:
     from controller.model.text import printable
 
     for name, sighting in seen.unseen.items():
         print(f"note: {name} gives no report: {printable(sighting.why)}", file=sys.stderr)
+
+
+def _exit_for(seen: Pass) -> None:
+    _tell_unseen(seen)
     if seen.unseen:
         sys.exit(4)
 

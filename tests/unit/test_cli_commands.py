@@ -322,8 +322,9 @@ def test_explain_is_about_pods_that_exist(silent: Shell) -> None:
 
 
 def test_simulate_ends_with_3_when_pods_would_run_nowhere(silent: Shell) -> None:
-    code, out, _ = silent("simulate", "--lose", "node1", "-i", "hosts.ini")
+    code, out, err = silent("simulate", "--lose", "node1", "-i", "hosts.ini")
     assert code == 3
+    assert "note: node1 gives no report" in err
     assert "! pod default/lonely would run nowhere" in out
     code, out, _ = silent("simulate", "--add", "4cpu,8Gi", "-i", "hosts.ini")
     assert "+ pod default/lonely would run on new-1" in out
