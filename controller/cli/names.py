@@ -32,6 +32,20 @@ _KINDS = {
     "Node": ("node", "nodes", "no"),
     "Event": ("event", "events", "ev"),
 }
+_SHORT = {  # of kinds that only Kubernetes has
+    "cs": "componentstatus",
+    "crd": "customresourcedefinition",
+    "crds": "customresourcedefinition",
+    "csr": "certificatesigningrequest",
+    "ep": "endpoints",
+    "ing": "ingress",
+    "netpol": "networkpolicy",
+    "pv": "persistentvolume",
+    "rc": "replicationcontroller",
+    "sa": "serviceaccount",
+    "sc": "storageclass",
+    "svc": "service",
+}
 PLURALS = tuple(words[1] for words in _KINDS.values())
 _BY_WORD = {word: kind for kind, words in _KINDS.items() for word in words}
 _GROUPS = {
@@ -51,12 +65,26 @@ def parse_kind(word: str) -> str:
     """ "deploy" → "Deployment". Raises UsageError with the nearest right word."""
     kind = _BY_WORD.get(word.lower())
     if kind is None:
+        _refuse_foreign(word.lower())
         near = difflib.get_close_matches(word.lower(), _BY_WORD, n=1)
         known = ", ".join(words[1] for words in _KINDS.values())
         raise UsageError(
             f"sshoal knows no kind {word!r}", hint=f"did you mean {near[0]}?" if near else f"known: {known}"
         )
     return kind
+
+
+def _refuse_foreign(word: str) -> None:
+    """A kind that Kubernetes has is no misspelt one of ours. Raises UsageError."""
+    from controller.model.kinds.unsupported import KINDS  # brings pydantic, which commands that only look should not wait for
+    from controller.model.shape import NOT_YET
+
+    name = _SHORT.get(word, word.partition(".")[0])
+    for kind in sorted(KINDS):
+        single = kind.lower()
+        plural = f"{single[:-1]}ies" if single.endswith("cy") else f"{single}{'es' if single.endswith('s') else 's'}"
+        if name in (single, plural):
+            raise UsageError(f"{kind}: {NOT_YET}", hint="docs/limits.md says what there is")
 
 
 def resource(kind: str) -> str:

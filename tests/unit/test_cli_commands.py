@@ -51,6 +51,9 @@ def test_help_loads_nothing_heavy() -> None:
     ("words", "message", "hint"),
     [
         pytest.param(["get", "podz"], "knows no kind 'podz'", "did you mean", id="unknown kind"),
+        pytest.param(["get", "svc"], "Service: Kubernetes has it", "docs/limits.md", id="kind that only Kubernetes has"),
+        pytest.param(["delete", "ingresses.networking.k8s.io", "web"], "Ingress: Kubernetes has it", "", id="its full name"),
+        pytest.param(["get", "networkpolicies"], "NetworkPolicy: Kubernetes has it", "", id="its plural"),
         pytest.param(["get", "pods", "-o", "xml"], "-o xml", "json", id="unknown format"),
         pytest.param(["get", "pods", "-l", "a=b=c"], "is not a label selector", "app=web", id="selector"),
         pytest.param(["get", "pods", "-w", "-o", "json"], "--watch", "-o table", id="watch as json"),
