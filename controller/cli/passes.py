@@ -237,7 +237,7 @@ def wait(
     from controller.decide.standing import condition_of
     from controller.model.errors import NotFound, UsageError
 
-    condition = for_.removeprefix("condition=").lower()
+    condition = for_.lower().removeprefix("condition=").removesuffix("=true")
     if condition not in ("ready", "available", "delete", *_JOB_CONDITIONS):
         known = "ready, available, complete, failed or delete"
         raise UsageError(f"--for {for_} is no condition of this command", hint=known)

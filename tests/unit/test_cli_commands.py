@@ -324,6 +324,12 @@ def test_explain_is_about_pods_that_exist(silent: Shell) -> None:
     assert err.splitlines()[0] == 'error: pod "nobody" not found in namespace default'
 
 
+@pytest.mark.parametrize("condition", ["available", "condition=Available", "condition=available=true", "condition=Available=True"])
+def test_wait_takes_conditions_as_kubectl_writes_them(silent: Shell, condition: str) -> None:
+    code, _, err = silent("wait", "deployment/web", f"--for={condition}", "--timeout", "0.1s", "-i", "hosts.ini")
+    assert (code, "0 of 3 replicas are available" in err) == (3, True), err
+
+
 def test_simulate_ends_with_3_when_pods_would_run_nowhere(silent: Shell) -> None:
     code, out, err = silent("simulate", "--lose", "node1", "-i", "hosts.ini")
     assert code == 3
