@@ -74,6 +74,11 @@ def parse_kind(word: str) -> str:
     return kind
 
 
+def is_kind(word: str) -> bool:
+    """Whether kinds are named so."""
+    return word.lower() in _BY_WORD
+
+
 def _refuse_foreign(word: str) -> None:
     """A kind that Kubernetes has is no misspelt one of ours. Raises UsageError."""
     from controller.model.kinds.unsupported import KINDS  # brings pydantic, which commands that only look should not wait for
@@ -102,6 +107,16 @@ def parse_target(word: str, namespace: str) -> tuple[str, str, str]:
         raise UsageError(f"{word!r} names no object", hint="for example deployment/web")
     kind = parse_kind(kind_word)
     return kind, "" if kind in WITHOUT_NAMESPACE else namespace, name
+
+
+def parse_one(words: Sequence[str], namespace: str) -> tuple[str, str, str]:
+    """KIND/NAME, KIND NAME, or the name of a pod. Raises UsageError."""
+    if len(words) == 1:
+        return parse_target(words[0], namespace)
+    first, *others = parse_targets(words, namespace)
+    if others:
+        raise UsageError(f"{' '.join(words)!r}: one object at a time", hint="for example deployment/web")
+    return first
 
 
 def parse_targets(words: Sequence[str], namespace: str) -> list[tuple[str, str, str]]:

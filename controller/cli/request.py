@@ -38,15 +38,9 @@ class Request:
 
     def identity(self) -> tuple[str, str, str]:
         """(kind, namespace, name). Raises UsageError."""
-        from controller.cli.names import parse_target, parse_targets
-        from controller.model.errors import UsageError
+        from controller.cli.names import parse_one
 
-        if len(self.target) == 1:
-            return parse_target(self.target[0], self.namespace)
-        first, *others = parse_targets(self.target, self.namespace)
-        if others:
-            raise UsageError(f"{' '.join(self.target)!r}: one object at a time", hint="for example deployment/web")
-        return first
+        return parse_one(self.target, self.namespace)
 
     def rolled(self) -> tuple[str, str, str]:
         """As identity, of what can have a rollout. Raises UsageError."""

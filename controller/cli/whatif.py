@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    target: Annotated[str, typer.Argument(metavar="POD", help="pod/NAME, or the name alone.")],
+    target: Annotated[list[str], typer.Argument(metavar="POD", help="pod/NAME, or the name alone.")],
     namespace: options.Namespace = "default",
     output: options.Output = "table",
     inventory: options.Inventory = None,
@@ -41,20 +41,28 @@ def explain(
         sshoal explain pod/web-62p5n2bt9s-2lqt8
         sshoal explain web-62p5n2bt9s-2lqt8 -o wide
     """
-    from controller.cli.names import parse_target
+    from controller.cli.names import is_kind, parse_one
     from controller.cli.output import check_output, document, emit, is_document
     from controller.cli.wiring import Wiring
     from controller.decide import verbs
     from controller.decide.explain import explain as explain_pod
     from controller.model.cluster import Pod
-    from controller.model.errors import UsageError
+    from controller.model.errors import NotFound, UsageError
 
     check_output(output, ("table", "wide", "json", "yaml"))
-    identity = parse_target(target, namespace)
+    identity = parse_one(target, namespace)
     if identity[0] != "Pod":
         raise UsageError(f"nodes are chosen for pods, not for a {identity[0]}", hint="sshoal get pods")
     wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
-    verbs.find(wiring.world(), *identity)
+    try:
+        verbs.find(wiring.world(), *identity)
+    except NotFound:
+        if not is_kind(target[0].partition(".")[0]) or len(target) > 1:
+            raise
+        raise UsageError(  # `kubectl explain deployment.spec`
+            "explain tells why a pod is on its node, not what fields mean",
+            hint="docs/manifest.md and docs/compatibility.md tell of fields",
+        ) from None
     seen = run(_look(wiring))
     world = _as_seen(seen)
     pod = verbs.find(world, *identity)

@@ -319,6 +319,9 @@ def test_explain_tells_each_nodes_verdict_and_that_a_host_was_not_seen(silent: S
 
 def test_explain_is_about_pods_that_exist(silent: Shell) -> None:
     assert silent("explain", "deployment/web", "-i", "hosts.ini")[0] == 2
+    code, _, err = silent("explain", "deployment.spec.replicas", "-i", "hosts.ini")
+    assert code == 2 and "not what fields mean" in err and "docs/manifest.md" in err
+    assert "pod default/lonely has no node" in silent("explain", "pod", "lonely", "-i", "hosts.ini")[1]
     code, _, err = silent("explain", "pod/nobody", "-i", "hosts.ini")
     assert code != 0
     assert err.splitlines()[0] == 'error: pod "nobody" not found in namespace default'
