@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def diff(
     filename: options.Files,
+    recursive: options.Recursive = False,
     lenient: options.Lenient = False,
     namespace: options.Namespace = "default",
     context_dir: options.ContextDir = "",
@@ -42,7 +43,7 @@ def diff(
     from controller.model.errors import SshoalError
 
     try:
-        manifests = load_manifests(read_texts(filename), lenient, namespace)
+        manifests = load_manifests(read_texts(filename, recursive), lenient, namespace)
         found = _differences(Wiring.of(context_dir, None), manifests)
     except SshoalError as error:
         error.exit_code = max(error.exit_code, 2)  # 1 says that they differ

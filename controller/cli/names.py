@@ -81,7 +81,7 @@ def is_kind(word: str) -> bool:
 
 def _refuse_foreign(word: str) -> None:
     """A kind that Kubernetes has is no misspelt one of ours. Raises UsageError."""
-    from controller.model.kinds.unsupported import KINDS  # brings pydantic, which commands that only look should not wait for
+    from controller.model.kinds.unsupported import KINDS  # brings pydantic
     from controller.model.shape import NOT_YET
 
     name = _SHORT.get(word, word.partition(".")[0])

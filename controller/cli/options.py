@@ -48,7 +48,9 @@ ContextDir = Annotated[
 def _namespace(context: typer.Context, given: str) -> str:
     """As written, if an object could be in it."""
     if not context.resilient_parsing and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", given):
-        raise UsageError(f"{given!r} cannot be a namespace", hint="1–63 lower-case letters, digits or '-', as in team-1")
+        raise UsageError(
+            f"{given!r} cannot be a namespace", hint="1–63 lower-case letters, digits or '-', as in team-1"
+        )
     return given
 
 
@@ -69,6 +71,9 @@ Files = Annotated[
     typer.Option(
         "--filename", "-f", metavar="PATH", help="Manifest file or directory, or - for standard input (repeatable)."
     ),
+]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", "-R", help="Of directories given by -f, also what lies in those below them.")
 ]
 Lenient = Annotated[
     bool,

@@ -84,6 +84,7 @@ def simulate(
     filename: Annotated[
         list[str] | None, typer.Option("--filename", "-f", metavar="PATH", help="These manifests are applied.")
     ] = None,
+    recursive: options.Recursive = False,
     lenient: options.Lenient = False,
     namespace: options.Namespace = "default",
     inventory: options.Inventory = None,
@@ -99,12 +100,14 @@ def simulate(
         sshoal simulate --add 4cpu,8Gi -f new.yaml
     """
     from controller.cli.wiring import Wiring
-    from controller.cli.workloads import changes_of
+    from controller.cli.workloads import changes_of, read_texts
     from controller.decide.whatif import Imagined, imagine
 
     machines = tuple(_machine(text) for text in add or ())
     wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
-    changes: Sequence[Change] = changes_of(wiring, filename, lenient, namespace) if filename else ()
+    changes: Sequence[Change] = ()
+    if filename:
+        changes = changes_of(wiring, read_texts(filename, recursive), lenient, namespace)
     seen = run(_look(wiring))
     what = Imagined(_words(lose), _words(drain), machines, tuple(changes))
     outcome = imagine(seen.world, what, wiring.now())

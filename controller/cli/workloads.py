@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def apply(
     filename: options.Files,
+    recursive: options.Recursive = False,
     lenient: options.Lenient = False,
     namespace: options.Namespace = "default",
     wait: Wait = True,
@@ -64,7 +65,7 @@ def apply(
     budget_s = duration_s(timeout) if wait else 0.0
     wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
     wiring.inventory()  # a broken inventory shall be told before anything is stored
-    run(apply_texts(wiring, read_texts(filename), lenient, namespace, budget_s))
+    run(apply_texts(wiring, read_texts(filename, recursive), lenient, namespace, budget_s))
 
 
 async def apply_texts(wiring: Wiring, texts: Texts, lenient: bool, namespace: str, budget_s: float) -> None:
@@ -96,6 +97,7 @@ def plan(
             "--filename", "-f", metavar="PATH", help="Manifests to plan for; none: what the next pass would do."
         ),
     ] = None,
+    recursive: options.Recursive = False,
     lenient: options.Lenient = False,
     namespace: options.Namespace = "default",
     inventory: options.Inventory = None,
@@ -113,15 +115,15 @@ def plan(
     from controller.cli.wiring import Wiring
 
     wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
-    changes = changes_of(wiring, filename, lenient, namespace) if filename else []
+    changes = changes_of(wiring, read_texts(filename, recursive), lenient, namespace) if filename else []
     print(run(preview(wiring, changes)))
 
 
-def changes_of(wiring: Wiring, filename: Sequence[str], lenient: bool, namespace: str) -> list[Change]:
+def changes_of(wiring: Wiring, texts: Texts, lenient: bool, namespace: str) -> list[Change]:
     """What `apply` would commit. Raises ManifestError, UsageError."""
     from controller.decide import verbs
 
-    manifests = load_manifests(read_texts(filename), lenient, namespace)
+    manifests = load_manifests(texts, lenient, namespace)
     applied = verbs.apply(wiring.world(), manifests, wiring.sealer.hash, wiring.now())
     tell_warnings(applied)
     return [one.change for one in applied if one.change is not None]
@@ -134,6 +136,7 @@ def delete(
     filename: Annotated[
         list[str] | None, typer.Option("--filename", "-f", metavar="PATH", help="Delete what is declared there.")
     ] = None,
+    recursive: options.Recursive = False,
     namespace: options.Namespace = "default",
     grace_period: Annotated[
         int,
@@ -170,7 +173,8 @@ def delete(
     wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
     wanted = parse_targets(target or [], namespace)
     if filename:
-        wanted += [_identity(manifest) for manifest in load_manifests(read_texts(filename), True, namespace)]
+        manifests = load_manifests(read_texts(filename, recursive), True, namespace)
+        wanted += [_identity(manifest) for manifest in manifests]
     if not wanted:
         raise UsageError("nothing to delete", hint="name objects (deployment/web) or give -f FILE")
     world = wiring.world()
@@ -397,7 +401,7 @@ def _all_of(failed: Sequence[ManifestError], good: list[str]) -> ManifestError:
     return together
 
 
-def read_texts(filenames: Sequence[str]) -> Texts:
+def read_texts(filenames: Sequence[str], recursive: bool = False) -> Texts:
     """(where it is from, text) of files, directories (their .yaml, .yml and .json) and standard input."""
     from controller.model.errors import UsageError
 
@@ -406,15 +410,9 @@ def read_texts(filenames: Sequence[str]) -> Texts:
         if name == "-":
             texts.append(("standard input", sys.stdin.read()))
             continue
-        path = Path(name)
-        found = (
-            sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml", ".json"))
-            if path.is_dir()
-            else [path]
-        )
-        if not found:
-            raise UsageError(f"{name} holds no .yaml, .yml or .json files")
-        for file in found:
+        if name.startswith(("http://", "https://")):
+            raise UsageError(f"{name} is not fetched: -f takes files", hint=f"curl -fsSL {name} | sshoal … -f -")
+        for file in _files_of(name, recursive):
             try:
                 texts.append((str(file), file.read_text(encoding="utf-8")))
             except UnicodeDecodeError:
@@ -422,6 +420,29 @@ def read_texts(filenames: Sequence[str]) -> Texts:
             except OSError as error:
                 raise UsageError(f"{file} cannot be read: {error.strerror}") from None
     return texts
+
+
+def _files_of(name: str, recursive: bool) -> list[Path]:
+    """The file of this name, or those that hold manifests in the directory. Raises UsageError when it holds none."""
+    from controller.model.errors import UsageError
+
+    path = Path(name)
+    try:
+        if not path.is_dir():
+            return [path]
+        here = list(path.iterdir())
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror}") from None
+    found = sorted(
+        file
+        for file in (path.rglob("*") if recursive else here)
+        if file.suffix in (".yaml", ".yml", ".json") and not file.is_dir()
+    )
+    if not found:
+        below = not recursive and any(file.is_dir() for file in here)
+        hint = "-R looks into its directories too" if below else ""
+        raise UsageError(f"{name} holds no .yaml, .yml or .json files", hint=hint)
+    return found
 
 
 def _identity(manifest: Manifest) -> tuple[str, str, str]:

@@ -107,6 +107,22 @@ def test_files_without_any_object_are_an_error(full: Shell, command: str) -> Non
     assert (code, err) == (2, "error: empty.yaml, items.yaml: no objects in them\n")
 
 
+def test_directories_below_are_read_when_that_is_asked_for(full: Shell) -> None:
+    (full.home / "k8s" / "base").mkdir(parents=True)
+    (full.home / "k8s" / "base" / "a.yaml").write_text(_CONFIG.replace("NAME", "a"))
+    said = "error: k8s holds no .yaml, .yml or .json files\n  → -R looks into its directories too\n"
+    assert full("diff", "-f", "k8s") == (2, "", said)
+    (full.home / "k8s" / "b.yaml").write_text(_CONFIG.replace("NAME", "b"))
+    assert "configmap/a" not in full("diff", "-f", "k8s")[1]
+    out = full("diff", "-f", "k8s", "-R")[1]
+    assert "configmap/a (file)" in out and "configmap/b (file)" in out
+
+
+def test_an_address_is_no_file(full: Shell) -> None:
+    code, _, err = full("diff", "-f", "https://example.org/web.yaml")
+    assert code == 2 and "https://example.org/web.yaml is not fetched" in err and "curl" in err
+
+
 def test_an_empty_file_among_others_is_none(full: Shell) -> None:
     (full.home / "empty.yaml").write_text("")
     (full.home / "config.yaml").write_text(_CONFIG.replace("NAME", "a"))
@@ -327,7 +343,9 @@ def test_explain_is_about_pods_that_exist(silent: Shell) -> None:
     assert err.splitlines()[0] == 'error: pod "nobody" not found in namespace default'
 
 
-@pytest.mark.parametrize("condition", ["available", "condition=Available", "condition=available=true", "condition=Available=True"])
+@pytest.mark.parametrize(
+    "condition", ["available", "condition=Available", "condition=available=true", "condition=Available=True"]
+)
 def test_wait_takes_conditions_as_kubectl_writes_them(silent: Shell, condition: str) -> None:
     code, _, err = silent("wait", "deployment/web", f"--for={condition}", "--timeout", "0.1s", "-i", "hosts.ini")
     assert (code, "0 of 3 replicas are available" in err) == (3, True), err

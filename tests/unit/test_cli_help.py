@@ -98,6 +98,7 @@ SHARED = (
     "wait",
     "lenient",
     "filename",
+    "recursive",
     "cached",
     "watch",
 )
