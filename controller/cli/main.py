@@ -40,6 +40,20 @@ MODULES = {
 }
 
 
+# What kubectl calls otherwise → what to type here. In the words in which typer refuses it.
+MEANT = {
+    "no such command 'cordon'": "sshoal node cordon NODE",
+    "no such command 'uncordon'": "sshoal node uncordon NODE",
+    "no such command 'drain'": "sshoal node drain NODE",
+    "no such command 'taint'": "taints of nodes come from the inventory (node_taints): docs/inventory.md",
+    "no such command 'autoscale'": "declare a HorizontalPodAutoscaler: docs/manifest.md",
+    "no such option: --dry-run": "sshoal plan -f FILE shows what apply would do, sshoal diff -f FILE what it would change",
+    "no such option: -k": "kustomize build DIR | sshoal apply -f -",
+    "no such option: --kustomize": "kustomize build DIR | sshoal apply -f -",
+    "no such option: -f": "manifests are declared by sshoal apply -f FILE",
+}
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         from importlib import metadata
@@ -168,5 +182,7 @@ def _words(error: typer.TyperException) -> str:
 
 
 def _help(error: typer.TyperException) -> str:
+    if meant := MEANT.get(_words(error).partition(" (")[0].partition(". Did")[0]):
+        return meant
     context = getattr(error, "ctx", None)
     return f"{context.command_path} --help" if context is not None else "sshoal --help"

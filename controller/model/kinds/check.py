@@ -38,8 +38,8 @@ from controller.model.kinds.pod import (
     Volume,
 )
 from controller.model.kinds.scheduling import PriorityClass
-from controller.model.text import HIDDEN
 from controller.model.kinds.workloads import Deployment, DeploymentSpec, ReplicaSet, RollingUpdateDeployment
+from controller.model.text import HIDDEN
 
 Path = tuple[str | int, ...]
 Problem = tuple[Path, str]
