@@ -107,7 +107,8 @@ def main() -> None:
         answer(typer.main.get_command(_narrowed(sys.argv[2:-1])), sys.argv[2:])
         return
     try:
-        sys.exit(_narrowed(sys.argv[1:])(standalone_mode=False))
+        # The name is given, for `python -m controller.cli` is three words: settings and the record of operations go by those behind it.
+        sys.exit(_narrowed(sys.argv[1:])(prog_name="sshoal", standalone_mode=False))
     except SshoalError as error:
         complain(error)
         sys.exit(error.exit_code)

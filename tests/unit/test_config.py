@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -192,6 +195,21 @@ def test_history_is_kept_as_the_file_says(at_home: Shell) -> None:
         assert at_home("create", "namespace", f"n{number}", "-i", "n1,")[0] == 0
     with closing(sqlite3.connect(at_home.home / ".sshoal/default/store.db")) as database:
         assert database.execute("SELECT COUNT(*) FROM operations").fetchone() == (2,)
+
+
+def test_settings_and_the_record_know_the_command_however_the_program_is_started(at_home: Shell) -> None:
+    """A schedule starts it as a module: then [reconcile] counts as it does for the script, and the record names the command alone."""
+    written(at_home.home, "[reconcile]\nmetrics-file = 'sshoal.prom'\n")
+
+    def run(*words: str) -> str:
+        program = [sys.executable, "-m", "controller.cli", *words]
+        environment = {**os.environ, "PYTHONPATH": str(DOCS.parents[1])}
+        return subprocess.run(program, cwd=at_home.home, env=environment, capture_output=True, text=True).stdout
+
+    run("reconcile", "-i", "127.0.0.1:1,")
+    assert (at_home.home / "sshoal.prom").exists()
+    run("create", "namespace", "x", "-i", "127.0.0.1:1,")
+    assert run("operations", "-o", "jsonpath={.items[*].command}") == "create namespace"
 
 
 # ---- contexts -----------------------------------------------------------------------------------------------------------
