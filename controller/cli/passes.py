@@ -97,7 +97,7 @@ def reconcile(
     wiring = Wiring.of(
         context_dir,
         inventory,
-        Settings(period_s=duration_s(period), accept_inventory_loss=accept_inventory),
+        Settings(period_s=_period_s(period), accept_inventory_loss=accept_inventory),
         vault=vault_id,
         executables=allow_executable_inventory,
     )
@@ -165,12 +165,11 @@ def watch(
 
     from controller.act.fleet import Deadlines
     from controller.cli.log import Line, Log
-    from controller.cli.output import duration_s
     from controller.cli.wiring import Wiring
     from controller.model.cluster import Settings
     from controller.model.errors import SshoalError
 
-    period_s = duration_s(period)
+    period_s = _period_s(period)
     wiring = Wiring.of(
         context_dir, inventory, Settings(period_s=period_s), vault=vault_id, executables=allow_executable_inventory
     )
@@ -208,6 +207,16 @@ def watch(
         run(polls())
     except SshoalError as error:
         _end(log, error)
+
+
+def _period_s(text: str) -> float:
+    """Raises UsageError for none at all: passes would run without a pause, and two missed polls would be one."""
+    from controller.cli.output import duration_s
+    from controller.model.errors import UsageError
+
+    if not (period_s := duration_s(text)):
+        raise UsageError(f"--period {text}: there must be time between polls", hint="for example 2s")
+    return period_s
 
 
 def wait(

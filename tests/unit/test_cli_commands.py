@@ -75,6 +75,8 @@ def test_help_loads_nothing_heavy() -> None:
         pytest.param(["apply", "-f", "a", "--dry-run=client"], "no such option: --dry-run", "plan -f FILE", id="dry run"),
         pytest.param(["apply", "-k", "overlays/prod"], "no such option: -k", "kustomize build", id="kustomize"),
         pytest.param(["create", "-f", "web.yaml"], "no such option: -f", "sshoal apply -f", id="create of a file"),
+        pytest.param(["watch", "--period", "0", "-i", "n1,"], "time between polls", "2s", id="watch without a pause"),
+        pytest.param(["reconcile", "--period", "0s", "-i", "n1,"], "time between polls", "2s", id="no period"),
         pytest.param(["logs", "web"], 'pod "web" not found', "", id="logs of no pod"),
         pytest.param(["logs", "lonely"], "on no node yet", "describe pod lonely", id="logs of a pod without a node"),
         pytest.param(["logs", "configmap/settings"], "has no containers", "", id="logs of a config map"),
