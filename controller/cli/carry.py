@@ -88,11 +88,16 @@ class Carry:
     controller: Controller | None
     _started_s: float = field(default_factory=time.monotonic, init=False)
 
-    async def wait_for(self, targets: Sequence[Identity], budget_s: float, judge: Judge = progress_of) -> None:
-        """Until all targets are as declared, or as `judge` says. Raises NotSettled with what is missing and why."""
+    async def wait_for(
+        self, targets: Sequence[Identity], budget_s: float, judge: Judge = progress_of, *, required: bool = False
+    ) -> None:
+        """Until all targets are as declared, or as `judge` says. Raises NotSettled with what is missing and why.
+
+        Without a budget nothing has to be there after one look, unless it is `required`.
+        """
         waiting = _Waiting(targets, judge)
         await self.until(waiting.reached, budget_s, waiting.show)
-        waiting.end(required=budget_s > 0)
+        waiting.end(required=required or budget_s > 0)
 
     async def tell(self, targets: Sequence[Identity]) -> None:
         """How far all targets are after one look, whether that is far enough or not."""
@@ -100,11 +105,11 @@ class Carry:
         await self.until(waiting.reached, 0.0, waiting.show)
         waiting.tell()
 
-    async def wait_gone(self, uids: Sequence[str], budget_s: float) -> None:
-        """Until objects and their pods are gone. Raises NotSettled."""
+    async def wait_gone(self, uids: Sequence[str], budget_s: float, *, required: bool = False) -> None:
+        """Until objects and their pods are gone. Raises NotSettled, as wait_for does."""
         gone = _Gone(frozenset(uids))
         await self.until(gone.reached, budget_s, gone.show)
-        gone.end(required=budget_s > 0)
+        gone.end(required=required or budget_s > 0)
 
     async def until(
         self, reached: Callable[[World], bool], budget_s: float, show: Callable[[World, Progress], None]

@@ -258,7 +258,7 @@ def wait(
         judge = condition_of(condition)
         for identity in identities:
             judge(world, verbs.find(world, *identity))  # a question that makes no sense is told at once
-        run(carry_out(wiring, [], [], lambda carry: carry.wait_for(identities, budget_s, judge)))
+        run(carry_out(wiring, [], [], lambda carry: carry.wait_for(identities, budget_s, judge, required=True)))
         return
     uids = []
     for identity in identities:
@@ -266,7 +266,7 @@ def wait(
             uids.append(verbs.find(world, *identity).meta.uid)
         except NotFound:
             continue  # gone already
-    run(carry_out(wiring, [], [], lambda carry: carry.wait_gone(uids, budget_s)))
+    run(carry_out(wiring, [], [], lambda carry: carry.wait_gone(uids, budget_s, required=True)))
 
 
 @schedule_app.command("install")

@@ -14,6 +14,7 @@ from controller.cli.request import Request, takes_request
 from controller.cli.running import run
 
 if TYPE_CHECKING:
+    from controller.cli.carry import Carry
     from controller.cli.wiring import Wiring
     from controller.decide.verbs import Applied
     from controller.model.cluster import World
@@ -233,11 +234,14 @@ def rollout_status(
     identity = request.rolled()
     verbs.find(wiring.world(), *identity)
     budget_s = duration_s(timeout)
-    run(
-        carry_out(
-            wiring, [], [], lambda carry: carry.wait_for([identity], budget_s) if watch else carry.tell([identity])
-        )
-    )
+
+    async def look(carry: Carry) -> None:
+        if watch:
+            await carry.wait_for([identity], budget_s, required=True)
+        else:
+            await carry.tell([identity])
+
+    run(carry_out(wiring, [], [], look))
 
 
 @rollout_app.command("history")

@@ -357,6 +357,14 @@ def test_wait_takes_conditions_as_kubectl_writes_them(silent: Shell, condition: 
     assert (code, "0 of 3 replicas are available" in err) == (3, True), err
 
 
+@pytest.mark.parametrize(
+    "words", ["wait deployment/web", "wait pod/lonely --for delete", "rollout status deployment/web"]
+)
+def test_what_is_not_there_at_once_is_an_error_also_without_time_to_wait(silent: Shell, words: str) -> None:
+    code, _, err = silent(*words.split(), "--timeout", "0", "-i", "hosts.ini")
+    assert (code, "error: " in err) == (3, True), err
+
+
 def test_simulate_ends_with_3_when_pods_would_run_nowhere(silent: Shell) -> None:
     code, out, err = silent("simulate", "--lose", "node1", "-i", "hosts.ini")
     assert code == 3
