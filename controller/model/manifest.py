@@ -102,7 +102,7 @@ class _FileReader:
         if not isinstance(data, dict):
             message = f"must be an object with apiVersion, kind and metadata, not {describe(data)}"
             if isinstance(data, list) and data and isinstance(data[0], dict) and "hosts" in data[0]:
-                message = "is a playbook, not a manifest: run it with 'sshoal play'"
+                message = "is a playbook, not a manifest: ansible-playbook runs it"
             self._report(document, Shape(problems=[Problem((), message, line)]), at)
         elif isinstance(kind := data.get("kind"), str) and kind.endswith("List") and kind not in KINDS:
             self._read_list(document, data, at)
