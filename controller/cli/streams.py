@@ -19,7 +19,7 @@ Container = Annotated[
     str, typer.Option("--container", "-c", metavar="NAME", help="Which container; default: the first.")
 ]
 PodOrDeployment = Annotated[
-    str, typer.Argument(metavar="POD|KIND/NAME", help="A pod, or deployment/NAME, replicaset/NAME.")
+    str, typer.Argument(metavar="POD|KIND/NAME", help="A pod, or a workload: deployment/NAME, job/NAME …")
 ]
 
 
@@ -64,7 +64,12 @@ def logs(
 
 
 def exec_(
-    pod: Annotated[str, typer.Argument(metavar="POD", help="In which pod.")],
+    pod: Annotated[
+        str,
+        typer.Argument(
+            metavar="POD|KIND/NAME", help="In which pod; of a workload's, e.g. deployment/NAME, a ready one."
+        ),
+    ],
     command: Annotated[
         list[str], typer.Argument(metavar="-- COMMAND…", help="What to run there; a shell only if you name one.")
     ],
