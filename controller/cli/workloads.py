@@ -180,7 +180,7 @@ def delete(
         raise UsageError("nothing to delete", hint="name objects (deployment/web) or give -f FILE")
     world = wiring.world()
     records = []
-    for kind, where, name in wanted:
+    for kind, where, name in dict.fromkeys(wanted):  # named twice, by its name and by a file, it is deleted once
         try:
             records.append(verbs.find(world, kind, where, name))
         except NotFound:

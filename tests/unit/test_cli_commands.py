@@ -365,6 +365,11 @@ def test_what_is_not_there_at_once_is_an_error_also_without_time_to_wait(silent:
     assert (code, "error: " in err) == (3, True), err
 
 
+def test_what_is_named_twice_is_deleted_once(silent: Shell) -> None:
+    code, out, err = silent("delete", "pod/lonely", "pod/lonely", "--no-wait", "-i", "hosts.ini")
+    assert (code, out) == (0, "pod/lonely deleted\n"), err
+
+
 def test_simulate_ends_with_3_when_pods_would_run_nowhere(silent: Shell) -> None:
     code, out, err = silent("simulate", "--lose", "node1", "-i", "hosts.ini")
     assert code == 3
