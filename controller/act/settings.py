@@ -68,6 +68,8 @@ def find_context(directory: str, inventory: Sequence[str] = (), *, configured: S
     path = Path(directory).expanduser().absolute()
     from_environment = tuple(filter(None, os.environ.get("SSHOAL_INVENTORY", "").split(os.pathsep)))
     sources = tuple(inventory) or from_environment or tuple(configured)
+    if "" in sources:  # as a path it would be the working directory
+        raise UsageError("--inventory is given an empty name", hint="is a variable of your shell unset?")
     remembered = _remembered(path)
     allowed = _texts(path, remembered, "host_paths")
     if not all(one.startswith("/") for one in allowed):

@@ -414,6 +414,8 @@ def read_texts(filenames: Sequence[str], recursive: bool = False) -> Texts:
         if name == "-":
             texts.append(("standard input", sys.stdin.read()))
             continue
+        if not name:  # as a path it would be the working directory
+            raise UsageError("-f is given an empty name", hint="is a variable of your shell unset?")
         if name.startswith(("http://", "https://")):
             raise UsageError(f"{name} is not fetched: -f takes files", hint=f"curl -fsSL {name} | sshoal … -f -")
         for file in _files_of(name, recursive):

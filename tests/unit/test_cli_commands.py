@@ -124,6 +124,13 @@ def test_directories_below_are_read_when_that_is_asked_for(full: Shell) -> None:
     assert "configmap/a (file)" in out and "configmap/b (file)" in out
 
 
+@pytest.mark.parametrize("words", [("diff", "-f", ""), ("delete", "-f", ""), ("get", "pods", "-i", "")], ids=" ".join)
+def test_an_empty_name_is_not_the_working_directory(full: Shell, words: tuple[str, ...]) -> None:
+    (full.home / "here.yaml").write_text(_CONFIG.replace("NAME", "settings"))
+    code, out, err = full(*words)
+    assert (code, out) == (2, "") and "an empty name" in err
+
+
 def test_an_address_is_no_file(full: Shell) -> None:
     code, _, err = full("diff", "-f", "https://example.org/web.yaml")
     assert code == 2 and "https://example.org/web.yaml is not fetched" in err and "curl" in err
