@@ -163,7 +163,9 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             if error.problem == "found unknown escape character" and error.context_mark:
                 self.refused_at = error.context_mark.index
-            problem = TOO_DEEP if is_too_deep(error) else f"not YAML: {_reason(error)}"
+            read = self._text.removeprefix("\ufeff")
+            character = read[mark.index : mark.index + 1] if mark else ""
+            problem = TOO_DEEP if is_too_deep(error) else f"not YAML: {_reason(error, character)}"
             self._problem(problem, mark.line + 1 if mark else 0)
         except yaml.YAMLError as error:  # a character that YAML does not allow
             self._problem(f"not YAML: {getattr(error, 'reason', None) or 'cannot be read'}", self._document.line)
@@ -367,7 +369,13 @@ def is_too_deep(error: yaml.YAMLError) -> bool:
     return "maximum nesting depth" in str(getattr(error, "problem", ""))
 
 
-def _reason(error: yaml.MarkedYAMLError) -> str:
+def _reason(error: yaml.MarkedYAMLError, character: str) -> str:
+    """`character`: where the error is."""
+    if error.problem == "found character that cannot start any token":
+        if character == "\t":
+            return "a tab where only blanks may be"
+        if character in ("@", "`", "%"):
+            return f"a text that begins with {character} needs quotes"
     return ", ".join(part for part in (error.problem, error.context) if part)
 
 
