@@ -125,10 +125,15 @@ class Operations:
             if not pod.host_network:
                 await host.ensure_network()
             body = spec.pod_body(worker.record.cluster, pod, host.node, worker.paths, selinux=host.selinux)
-            pod_id = await host.guard(host.runtime.create_pod(body))
-            count = worker.record.sandbox_count + 1
-            worker.change(replace(worker.record, sandbox_id=pod_id, sandbox_process=None, sandbox_count=count, ip=""))
-            net = await host.guard(host.runtime.start_pod(pod_id))
+            try:
+                pod_id = await host.guard(host.runtime.create_pod(body))
+                count = worker.record.sandbox_count + 1
+                made = replace(worker.record, sandbox_id=pod_id, sandbox_process=None, sandbox_count=count, ip="")
+                worker.change(made)
+                net = await host.guard(host.runtime.start_pod(pod_id))
+            except RuntimeFault:
+                host.forget_network()  # a person may have removed it while no pod was on it: `podman system prune` does
+                raise
         await self._use(net)
 
     async def _address(self, step: Step) -> None:

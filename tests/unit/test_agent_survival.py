@@ -168,6 +168,22 @@ def test_what_a_person_removed_is_back_within_a_listing(victim: str) -> None:
     simulate(run())
 
 
+def test_a_network_that_was_removed_while_no_pod_was_on_it_is_made_again() -> None:
+    async def run() -> None:
+        world = World()
+        await world.start()
+        await world.want(pod())
+        await world.until_ready("uid-1")
+        await world.want()
+        await world.until_gone("uid-1")
+        world.podman.subnet = ""  # `podman system prune`
+        await world.want(pod("uid-2"))
+        await world.until_ready("uid-2", within_s=10)
+        await world.agent.close()
+
+    simulate(run())
+
+
 def test_a_dead_sandbox_is_made_anew_with_all_its_containers() -> None:
     async def run() -> None:
         world = World(images={"done": exits(0)})
