@@ -241,7 +241,7 @@ def _run(pod: Pod, record: PodRecord, view: View, steps: _Steps) -> None:
     if record.sandbox_process is None:
         _renew_sandbox(pod, record, view, steps)
         return
-    if not record.ip and not pod.host_network:
+    if not record.ip:  # one on the host's network has the node's; its probes go there
         steps.add(Step(ADDRESS))
         return
     if view.stale_files:

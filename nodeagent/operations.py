@@ -151,6 +151,8 @@ class Operations:
         worker.watch()
         if net.process is None:
             raise RuntimeFault("failed", "the pod's infra container has ended")
+        if not ip:
+            raise RuntimeFault("failed", "neither Podman nor the wanted set tells the pod's address")
 
     async def _prepare_files(self) -> None:
         worker, pod = self._worker, self._pod()

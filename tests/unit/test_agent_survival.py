@@ -12,7 +12,7 @@ from nodeagent.agent import Refused
 from nodeagent.protocol import FAILED, Handler, Probe
 from tests.fakes.podman import DEAF, Behaviour, exits
 from tests.simloop import simulate
-from tests.unit.agentworld import World, container, is_running, pod
+from tests.unit.agentworld import NODE, World, container, is_running, pod
 
 HTTP = Handler(kind="http", port=8080)
 
@@ -163,6 +163,24 @@ def test_what_a_person_removed_is_back_within_a_listing(victim: str) -> None:
         await world.until("uid-1", lambda p: p.ready and p.containers[0].restarts == 1)
         assert asyncio.get_running_loop().time() - removed_s < 11
         assert len(world.podman.running()) == 1 and before.ready
+        await world.agent.close()
+
+    simulate(run())
+
+
+def test_a_pod_on_the_hosts_network_has_its_address_also_when_its_start_was_not_written_down() -> None:
+    """Its probes go there: without it they would fail for ever."""
+
+    async def run() -> None:
+        world = World()
+        await world.start()
+        await world.want(pod(host_network=True))
+        while not any(info.is_infra and info.process for info in (await world.podman.list()).containers):
+            await asyncio.sleep(0.001)  # its record is saved a moment later
+        await world.crash()
+        await world.start()
+        seen = await world.until_ready("uid-1")
+        assert seen.ip == NODE.address
         await world.agent.close()
 
     simulate(run())
