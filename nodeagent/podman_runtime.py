@@ -173,7 +173,7 @@ class PodmanRuntime:
         members = await self._service.get(
             "/containers/json", timeout_s=LOOK_S, all="true", filters=json.dumps({"pod": [pod_id]})
         )
-        processes = [found for item in members.data or () if (found := process.find(int(item.get("Pid") or 0)))]
+        processes = [found for item in members.data or () for found in _own_process(item["Id"], item.get("Pid"))]
         await self._remove("pod", f"/pods/{pod_id}", processes)
 
     async def _infra_id(self, pod_id: str) -> str:
@@ -446,8 +446,17 @@ def _known_code(state: Mapping[str, Any]) -> Optional[int]:
 
 
 def _process_of(inspected: Any) -> list[Process]:
-    found = process.find(int((inspected or {}).get("State", {}).get("Pid") or 0))
-    return [found] if found else []
+    data = inspected or {}
+    return _own_process(str(data.get("Id") or ""), data.get("State", {}).get("Pid"))
+
+
+def _own_process(container_id: str, pid: Any) -> list[Process]:
+    """The container's process, if that is what has this id by now: of one whose conmon was killed as well, Podman says "running" for ever.
+
+    The control group tells. Rootless with version 1 there is none of its own: then what Podman does to end it has to do.
+    """
+    found = process.find(int(pid or 0))
+    return [found] if found and container_id and process.is_in_group(found, container_id) else []
 
 
 def _image(item: Mapping[str, Any]) -> ImageInfo:

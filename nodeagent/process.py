@@ -41,6 +41,15 @@ def is_alive(process: Process) -> bool:
     return find(process.pid) == process
 
 
+def is_in_group(process: Process, name: str) -> bool:
+    """Whether one of its control groups has `name` in its path, as those of a container have the container's id."""
+    try:
+        groups = Path(f"/proc/{process.pid}/cgroup").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return name in groups and is_alive(process)
+
+
 async def wait_exit(process: Process) -> None:
     """Returns when `process` is gone."""
     try:

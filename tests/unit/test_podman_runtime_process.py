@@ -104,6 +104,16 @@ def test_a_signal_never_hits_a_later_process_with_the_same_pid(sleeper: subproce
     process.send_signal(seen, signal.SIGKILL)
 
 
+def test_a_process_is_told_by_its_control_group(sleeper: subprocess.Popen[bytes]) -> None:
+    groups = Path("/proc/self/cgroup").read_text().splitlines()
+    path = max((line.split(":", 2)[2] for line in groups), key=len)
+    seen = found(sleeper.pid)
+    assert process.is_in_group(seen, path)
+    assert not process.is_in_group(seen, "c" * 64)
+    assert not process.is_in_group(Process(seen.pid, seen.start_ticks + 1), path)
+    assert not process.is_in_group(Process(2**22 + 1, 1), path)
+
+
 def test_a_tree_is_killed_with_its_grandchildren() -> None:
     with subprocess.Popen(["sh", "-c", "sh -c 'sleep 1000 & echo $!; wait' & wait"], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from nodeagent import podman_runtime, podman_service
+from nodeagent import podman_runtime, podman_service, process
 from nodeagent.podman_runtime import PodmanRuntime
 from nodeagent.podman_service import PodmanService, fault
-from nodeagent.runtime import RuntimeFault
+from nodeagent.runtime import LABEL_CLUSTER, RuntimeFault
 
 Handler = Callable[[str], Awaitable[tuple[int, bytes]]]
 
@@ -210,6 +211,46 @@ def test_an_image_whose_layers_are_lost_does_not_hide_those_of_others(tmp_path: 
     async def scenario() -> None:
         async with serving(tmp_path / "s", handler):
             assert await PodmanRuntime(str(tmp_path / "s")).layers() == {"sha256:1"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["container", "pod"])
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_what_is_removed_takes_its_own_process_with_it_and_never_another_one_with_that_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_ours: bool
+) -> None:
+    """With its conmon killed too, a container runs for ever as Podman says, and its process id is somebody else's one day."""
+    container_id, deleted = "c" * 64, []
+    monkeypatch.setattr(process, "is_in_group", lambda found, name: is_ours and name == container_id)
+
+    async def scenario() -> None:
+        sleeper = await asyncio.create_subprocess_exec("sleep", "1000")
+
+        async def handler(line: str) -> tuple[int, bytes]:
+            labels = {LABEL_CLUSTER: "ours"}
+            if line.startswith("DELETE"):
+                deleted.append(line)
+                return 200, b"[]"
+            if "/exists" in line:
+                return (404, b"{}") if deleted else (204, b"")
+            if "/pods/" in line:
+                return 200, json.dumps({"Id": "pod", "Labels": labels}).encode()
+            if "/containers/json" in line:
+                return 200, json.dumps([{"Id": container_id, "Pid": sleeper.pid}]).encode()
+            state = {"Status": "running", "Pid": sleeper.pid}
+            return 200, json.dumps({"Id": container_id, "Config": {"Labels": labels}, "State": state}).encode()
+
+        async with serving(tmp_path / "s", handler):
+            runtime = PodmanRuntime(str(tmp_path / "s"))
+            await (runtime.remove_pod("pod") if kind == "pod" else runtime.remove_container(container_id))
+        assert deleted
+        if is_ours:
+            assert await asyncio.wait_for(sleeper.wait(), 5) == -signal.SIGKILL
+        else:
+            assert sleeper.returncode is None
+            sleeper.kill()
+            await sleeper.wait()
 
     asyncio.run(scenario())
 
