@@ -38,6 +38,8 @@ PULL, SANDBOX, ADDRESS, REMOVE_SANDBOX, START, HOOK, STOP, LEARN, CLEAN, REFRESH
     "erase",
 )
 
+GRACE_MIN_S = 2.0  # what a process has left at least, however long its preStop hook or those before it took (as the kubelet)
+
 POD_SLOT = ""  # sandbox and erasure; a container's own slot is its name
 
 
@@ -111,6 +113,7 @@ def decide(pod: Optional[Pod], order: str, record: PodRecord, view: View) -> Dec
     if ending is not None:
         record = _end(pod, order, record, view, steps, ending)
     elif pod is not None:
+        record = replace(record, ending_s=0.0)
         _run(pod, record, view, steps)
         if pod.deadline_s:
             steps.wake_at(record.started_s + pod.deadline_s)
@@ -194,8 +197,10 @@ def _finished(pod: Pod, record: PodRecord, view: View) -> Optional[Ending]:
 
 
 def _end(pod: Optional[Pod], order: str, record: PodRecord, view: View, steps: _Steps, ending: Ending) -> PodRecord:
-    """Main containers stop together, then sidecars one by one in reverse order, then the sandbox goes."""
+    """Main containers stop together, then sidecars one by one in reverse order, then the sandbox goes. All share one grace, as in Kubernetes."""
     sidecars = [c.name for c in pod.init_containers if c.sidecar] if pod is not None else []
+    if sidecars and not record.ending_s:
+        record = replace(record, ending_s=view.now_s)
     mains = [c for c in record.containers if c.name not in sidecars]
     for container in mains:
         if container.alive:
@@ -204,7 +209,9 @@ def _end(pod: Optional[Pod], order: str, record: PodRecord, view: View, steps: _
         return record
     for name in reversed(sidecars):
         if record.container(name).alive:
-            steps.add(Step(STOP, name, ending.reason or "Finished", ending.grace_s))
+            left_s = record.ending_s + ending.grace_s - view.now_s
+            grace_s = min(ending.grace_s, max(left_s, GRACE_MIN_S))
+            steps.add(Step(STOP, name, ending.reason or "Finished", grace_s))
         if record.container(name).alive or view.busy.get(name) in (START, STOP):
             return record
     if any(kind in (START, STOP, SANDBOX) for kind in view.busy.values()):

@@ -16,6 +16,7 @@ from nodeagent.decide import (
     ADDRESS,
     CLEAN,
     ERASE,
+    GRACE_MIN_S,
     HOOK,
     LEARN,
     PULL,
@@ -32,7 +33,6 @@ from nodeagent.restarts import restarted
 from nodeagent.runtime import MissingContent, PodNet, ProbeOutcome, Process, RegistryAuth, RuntimeFault
 
 KILL_WAIT_S = 5.0  # between SIGKILL and saying that a process does not die
-AFTER_HOOK_MIN_S = 2.0  # a process has at least this long after its preStop hook (kubelet's minimum grace)
 HOOK_TIMEOUT_S = 3600.0  # postStart has no limit in Kubernetes; everything has one here
 LOG_BYTES_MAX = 10 * 1024 * 1024
 START_ERROR_CODE = 128  # as the kubelet reports a container whose first process could not be started
@@ -381,7 +381,7 @@ class Operations:
                 worker.event("FailedPreStopHook", message, container=mine.name, warning=True)
         finally:
             hook.cancel()
-        soonest_s = self._host.clock.boottime_s() + AFTER_HOOK_MIN_S
+        soonest_s = self._host.clock.boottime_s() + GRACE_MIN_S
         operation.kill_at_s = max(operation.kill_at_s, soonest_s)
 
     async def _wait_gone(self, name: str, operation: Any, sooner: Optional["asyncio.Task[Any]"] = None) -> None:

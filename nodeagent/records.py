@@ -84,6 +84,7 @@ class PodRecord:
     sandbox_count: int = 0
     ip: str = ""
     ready_since_s: float = 0.0  # 0: not ready
+    ending_s: float = 0.0  # since when it ends; kept where sidecars share the grace with those before them
     verdict: str = ""
     reason: str = ""
     message: str = ""
@@ -155,6 +156,7 @@ def after_reboot(record: PodRecord, *, boot_id: str, now_s: float, wall_s: float
         sandbox_process=None,
         ip="",
         ready_since_s=0.0,
+        ending_s=0.0,
         containers=tuple(containers),
     )
 

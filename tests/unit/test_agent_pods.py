@@ -168,6 +168,42 @@ def test_a_sidecar_starts_before_and_stops_after_the_main_containers() -> None:
     simulate(run())
 
 
+def test_sidecars_share_the_grace_of_their_pod_and_have_two_seconds_at_least() -> None:
+    async def run() -> None:
+        world = World(images={"deaf": DEAF})
+        await world.start()
+        sidecars = tuple(container(name, image="deaf", sidecar=True) for name in ("first", "second"))
+        wanted = pod(init_containers=sidecars, containers=(container(image="deaf"),), grace_s=10)
+        await world.want(wanted)
+        await world.until_ready("uid-1")
+        began_s = asyncio.get_running_loop().time()
+        await world.want()
+        await world.until_gone("uid-1")
+        assert 14 <= asyncio.get_running_loop().time() - began_s < 16
+        await world.agent.close()
+
+    simulate(run())
+
+
+def test_a_sidecar_has_what_the_main_containers_left_of_the_grace() -> None:
+    async def run() -> None:
+        world = World(images={"deaf": DEAF, "slow": Behaviour(ends_after_term_s=4.0)})
+        await world.start()
+        sidecar = container("side", image="deaf", sidecar=True)
+        await world.want(pod(init_containers=(sidecar,), containers=(container(image="slow"),), grace_s=10))
+        await world.until_ready("uid-1")
+        began_s = asyncio.get_running_loop().time()
+        await world.want()
+        await asyncio.sleep(6)
+        await world.crash()
+        await world.start()
+        await world.until_gone("uid-1")
+        assert 10 <= asyncio.get_running_loop().time() - began_s < 12
+        await world.agent.close()
+
+    simulate(run())
+
+
 def test_a_failing_liveness_probe_has_the_container_killed_and_restarted() -> None:
     async def run() -> None:
         world = World()
