@@ -452,14 +452,26 @@ class Operations:
             return f"its termination message can't be read: {error.strerror or error}"
 
     async def _clean(self, step: Step) -> None:
+        """One that can't be removed keeps no other: each restart leaves one more."""
+        trouble: Optional[RuntimeFault] = None
+        for container_id, (name, attempt) in list(self._worker.strays.items()):
+            try:
+                await self._clear_away(container_id, name, attempt)
+            except RuntimeFault as fault:
+                trouble = fault
+                if fault.reason in ("timeout", "unavailable"):
+                    break
+        if trouble is not None:
+            raise trouble
+
+    async def _clear_away(self, container_id: str, name: str, attempt: int) -> None:
         worker = self._worker
-        for container_id, (name, attempt) in list(worker.strays.items()):
-            await self._host.guard(self._host.runtime.remove_container(container_id))
-            worker.strays.pop(container_id, None)
-            mine = worker.record.container(name)
-            kept = {mine.attempt if mine.id else -1} | {e.attempt for e in (mine.ended, mine.last) if e is not None}
-            if attempt not in kept:
-                self._host.remove_log(worker.record.uid, name, attempt)
+        await self._host.guard(self._host.runtime.remove_container(container_id))
+        worker.strays.pop(container_id, None)
+        mine = worker.record.container(name)
+        kept = {mine.attempt if mine.id else -1} | {e.attempt for e in (mine.ended, mine.last) if e is not None}
+        if attempt not in kept:
+            self._host.remove_log(worker.record.uid, name, attempt)
 
     async def _refresh(self, step: Step) -> None:
         worker, pod = self._worker, self._pod()

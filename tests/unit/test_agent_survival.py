@@ -10,6 +10,7 @@ import pytest
 
 from nodeagent.agent import Refused
 from nodeagent.protocol import FAILED, Handler, Probe
+from nodeagent.runtime import RuntimeFault
 from tests.fakes.podman import DEAF, Behaviour, exits
 from tests.simloop import simulate
 from tests.unit.agentworld import NODE, World, container, is_running, pod
@@ -181,6 +182,28 @@ def test_a_pod_on_the_hosts_network_has_its_address_also_when_its_start_was_not_
         await world.start()
         seen = await world.until_ready("uid-1")
         assert seen.ip == NODE.address
+        await world.agent.close()
+
+    simulate(run())
+
+
+def test_one_dead_container_that_cannot_be_removed_keeps_no_other() -> None:
+    async def run() -> None:
+        world = World(images={"crash": exits(1, 0.0)})
+        await world.start()
+        remove, stuck = world.podman.remove_container, []
+
+        async def remove_all_but_the_first(container_id: str) -> None:
+            stuck[:] = stuck or [container_id]
+            if container_id in stuck:
+                raise RuntimeFault("failed", "layer not known")
+            await remove(container_id)
+
+        world.podman.remove_container = remove_all_but_the_first  # type: ignore[method-assign]
+        await world.want(pod(containers=(container(image="crash"), container("other", image="crash"))))
+        await asyncio.sleep(4 * 3600)
+        containers = [info for info in (await world.podman.list()).containers if not info.is_infra]
+        assert len(containers) <= 2 * 3 + 1  # of each the last two, one on its way out; and that one
         await world.agent.close()
 
     simulate(run())
