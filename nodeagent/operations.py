@@ -34,6 +34,7 @@ from nodeagent.runtime import MissingContent, PodNet, ProbeOutcome, Process, Reg
 
 KILL_WAIT_S = 5.0  # between SIGKILL and saying that a process does not die
 HOOK_TIMEOUT_S = 3600.0  # postStart has no limit in Kubernetes; everything has one here
+LEARN_TRIES_MAX = 5  # half a minute; then how a container ended counts as what nobody knows
 LOG_BYTES_MAX = 10 * 1024 * 1024
 START_ERROR_CODE = 128  # as the kubelet reports a container whose first process could not be started
 
@@ -433,11 +434,18 @@ class Operations:
                 exit = await self._host.guard(self._host.runtime.exit_of(ended.id))
                 code, oom_killed = exit.code, exit.oom_killed
             except RuntimeFault as fault:
-                if fault.reason != "not-found":
+                if fault.reason != "not-found" and not self._is_past_asking(step, fault):
                     raise
         message = await self._last_words(step, failed=code != 0)
         mine = worker.record.container(step.container)
         worker.change(worker.record.with_container(learned(mine, step.attempt, code, oom_killed, message)))
+
+    def _is_past_asking(self, step: Step, fault: RuntimeFault) -> bool:
+        """Podman answers, and says the same again: it can't tell (a container whose layers are lost). Its pod must be able to end all the same."""
+        trouble = self._worker.troubles.get(step.slot)
+        if trouble is None or fault.reason in ("timeout", "unavailable"):
+            return False
+        return bool(trouble.failures >= LEARN_TRIES_MAX and trouble.message == cut(str(fault)))
 
     async def _last_words(self, step: Step, *, failed: bool) -> str:
         uid = self._worker.record.uid

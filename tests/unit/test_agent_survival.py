@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nodeagent.agent import Refused
-from nodeagent.protocol import FAILED, Handler, Probe
+from nodeagent.protocol import FAILED, STOPPED, SUCCEEDED, Handler, Probe
 from nodeagent.runtime import RuntimeFault
 from tests.fakes.podman import DEAF, Behaviour, exits
 from tests.simloop import simulate
@@ -204,6 +204,40 @@ def test_one_dead_container_that_cannot_be_removed_keeps_no_other() -> None:
         await asyncio.sleep(4 * 3600)
         containers = [info for info in (await world.podman.list()).containers if not info.is_infra]
         assert len(containers) <= 2 * 3 + 1  # of each the last two, one on its way out; and that one
+        await world.agent.close()
+
+    simulate(run())
+
+
+def test_a_pod_ends_though_podman_cannot_tell_how_its_container_did() -> None:
+    async def run() -> None:
+        world = World()
+        await world.start()
+        await world.want(pod())
+        await world.until_ready("uid-1")
+
+        async def exit_of(container_id: str) -> Any:
+            raise RuntimeFault("failed", "getting graph driver info: layer not known")
+
+        world.podman.exit_of = exit_of  # type: ignore[method-assign]
+        await world.want(pod(stop=True))
+        seen = await world.until("uid-1", lambda p: p.phase == STOPPED)
+        assert (seen.containers[0].reason, seen.containers[0].exit_code) == ("ContainerStatusUnknown", None)
+        await world.agent.close()
+
+    simulate(run())
+
+
+def test_a_podman_that_does_not_answer_is_asked_for_as_long_as_it_takes_how_a_container_ended() -> None:
+    async def run() -> None:
+        world = World(images={"done": exits(0, 5.0)})
+        await world.start()
+        await world.want(pod(containers=(container(image="done"),), restart="Never"))
+        await world.until_ready("uid-1")
+        world.faults.unavailable = True
+        await asyncio.sleep(1800)
+        world.faults.unavailable = False
+        await world.until("uid-1", lambda p: p.phase == SUCCEEDED)
         await world.agent.close()
 
     simulate(run())
