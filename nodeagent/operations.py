@@ -19,6 +19,7 @@ from nodeagent.decide import (
     GRACE_MIN_S,
     HOOK,
     LEARN,
+    LEAVE,
     PULL,
     REFRESH,
     REMOVE_SANDBOX,
@@ -490,6 +491,8 @@ class Operations:
     async def _erase(self, step: Step) -> None:
         worker = self._worker
         await self._host.files.remove(worker.record.uid)
+        if worker.order != LEAVE:  # it is wanted again: nobody else would care for it
+            return
         self._host.remove_logs(worker.record.uid)
         self._host.erase(worker)
 

@@ -512,6 +512,29 @@ def test_what_could_not_be_written_down_is_done_once_there_is_space(full_s: floa
     simulate(run())
 
 
+def test_a_pod_that_is_wanted_again_while_its_last_files_go_comes_up() -> None:
+    async def run() -> None:
+        world = World()
+        await world.start()
+        await world.want(pod())
+        await world.until_ready("uid-1")
+        remove = world.files.remove
+
+        async def remove_slowly(uid: str) -> None:
+            await asyncio.sleep(5)
+            await remove(uid)
+
+        world.files.remove = remove_slowly  # type: ignore[method-assign]
+        await world.want()
+        await asyncio.sleep(3)
+        await world.want(pod())
+        await world.until("uid-1", is_running)
+        assert len(world.names("uid-1")) == 1
+        await world.agent.close()
+
+    simulate(run())
+
+
 def test_a_pod_never_changes_under_its_uid() -> None:
     async def run() -> None:
         world = World()
