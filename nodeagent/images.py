@@ -42,6 +42,7 @@ class Images:
         self._guard = guard
         self._tell_damage = tell_damage
         self._damaged: dict[str, str] = {}
+        self._removed: set[str] = set()  # damaged ones of which nothing is left: one of that name is another
         self._slots = asyncio.Semaphore(PULLS_MAX)
         self._pulls: dict[tuple[str, tuple[RegistryAuth, ...]], asyncio.Task[str]] = {}
 
@@ -94,6 +95,7 @@ class Images:
         """
         self._damaged[reference] = why
         self._tell_damage(self._damaged)
+        self._removed.discard(reference)
         try:
             await self._guard(self._runtime.remove_image(reference))
         except RuntimeFault as fault:
@@ -102,6 +104,21 @@ class Images:
                 f"image {reference} has lost layers in Podman's storage ({why}) and cannot be removed ({fault}):"
                 " stop what is made of it, then `podman rmi` it, or mend the storage: `podman system check --repair`",
             ) from None
+        self._removed.add(reference)
+
+    async def look_at_damaged(self) -> None:
+        """One that was pulled or pushed anew is whole, also when no pod here wants it any more. Raises RuntimeFault when the engine does not answer."""
+        for reference in list(self._damaged):
+            try:
+                image = await self._guard(self._runtime.image(reference))
+            except RuntimeFault as fault:
+                if fault.reason in ("timeout", "unavailable"):
+                    raise
+                continue
+            if image is None:
+                self._removed.add(reference)
+            elif reference in self._removed:
+                self._mended(reference)
 
     async def _sound(self, name: str, reference: str) -> Optional[ImageInfo]:
         """The image if it is here and whole; what is left of a damaged one is removed."""

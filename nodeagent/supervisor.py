@@ -284,6 +284,7 @@ class Supervisor:
 
     async def look_at_images(self) -> None:
         """Notices images that came or went, so that who waits for one need not wait for its back-off."""
+        await self.images.look_at_damaged()
         images = tuple(sorted(await self.guard(self.runtime.images()), key=lambda image: image.id))
         if images != self.held_images:
             self.held_images = images

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.fakes.podman import SERVE
 from tests.simloop import simulate
 from tests.unit.agentworld import World, pod
@@ -42,6 +44,34 @@ def test_a_damaged_image_that_cannot_be_pulled_keeps_new_pods_away() -> None:
         world.faults.pull_failures.clear()
         world.podman.present.add("serve")  # somebody pushed it
         await world.until_ready("uid-1", within_s=120)
+        assert kinds((await world.report()).conditions) == []
+        await world.agent.close()
+
+    simulate(run())
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_damaged_image_that_was_brought_anew_lets_pods_come_also_when_no_pod_wants_it_any_more(in_use: bool) -> None:
+    """Its pods went elsewhere, since it could not be pulled: nobody here would ask for it again."""
+
+    async def run() -> None:
+        world = World()
+        await world.start()
+        world.faults.damaged.add("serve")
+        world.faults.in_use = in_use
+        world.faults.pull_failures["serve"] = "no such host"
+        await world.want(pod())
+        await asyncio.sleep(30)
+        await world.want()
+        await world.until_gone("uid-1")
+        if in_use:
+            await asyncio.sleep(60)
+            world.faults.in_use = False
+            await world.podman.remove_image("serve")  # by hand, as the pod's message says
+        await asyncio.sleep(60)
+        assert kinds((await world.report()).conditions) == ["StorageCorrupt"]
+        world.podman.present.add("serve")
+        await world.agent.images_changed()
         assert kinds((await world.report()).conditions) == []
         await world.agent.close()
 
