@@ -123,8 +123,8 @@ class Supervisor:
         if changed_network:
             self.forget_network()
         self._give_orders()
-        if wanted is not None and clusters:
-            self.volumes.want(clusters[0], wanted.volumes, wanted.node.storage)
+        if wanted is not None and clusters:  # after a takeover the set is still the former cluster's, and so are its volumes
+            self.volumes.want(wanted.cluster, wanted.volumes, wanted.node.storage)
         self.content_changed()
 
     def set_secrets(self, secrets: Mapping[str, SecretValue]) -> None:

@@ -87,6 +87,26 @@ def test_absence_from_the_set_removes_nothing_nor_do_restarts_reboots_or_lost_re
     run(scenario())
 
 
+def test_pods_of_a_cluster_that_was_taken_over_keep_their_volumes_until_the_next_set() -> None:
+    async def scenario() -> None:
+        world = World()
+        await world.start()
+        await world.want(_mounting(), volumes=(ORDER,))
+        await world.until_ready("uid-1")
+        await world.want(_mounting(), volumes=(KEPT,))
+        held = await _report(world, NAME)
+        new = "deadbeef-0000-4000-8000-000000000009"
+        await world.agent.takeover(protocol.TakeoverRequest(CLUSTER, new, protocol.Epoch(1, "theirs")))
+        await asyncio.sleep(10)
+        assert await _report(world, NAME) == held
+        world.podman.kill((await world.podman.list()).pods[0].infra_id)
+        await world.until("uid-1", lambda one: not one.ready)
+        await world.until_ready("uid-1")
+        await world.agent.close()
+
+    run(scenario())
+
+
 def test_a_removal_waits_for_the_pod_that_mounts_the_volume() -> None:
     async def scenario() -> None:
         world = World()
