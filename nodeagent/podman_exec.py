@@ -27,19 +27,26 @@ _CODE_POLL_S = 0.01
 
 
 async def run(service: PodmanService, container_id: str, command: tuple[str, ...], timeout_s: float) -> ExecResult:
-    """Runs a command to its end, both streams together; at the deadline it is killed with all that it started."""
+    """Runs a command to its end, both streams together; at the deadline it is killed with all that it started.
+
+    Raises RuntimeFault, also when its output has ended and Podman does not tell how it did: that says nothing of the command.
+    """
     output = bytearray()
 
-    async def collect() -> Optional[int]:
+    async def collect() -> int:
         async for _, chunk in session:
             output.extend(chunk[: max(0, OUTPUT_BYTES_MAX - len(output))])
-        return await session.exit_code()
+        code = await session.exit_code()
+        if code is None:
+            raise RuntimeFault("failed", "Podman does not tell how the command ended; was its service restarted?")
+        return code
 
     session = await start(service, container_id, command, tty=False, stdin=False)
+    code: Optional[int] = None
     try:
         code = await asyncio.wait_for(collect(), timeout_s)
     except asyncio.TimeoutError:
-        code = None
+        pass
     finally:
         await session.close()
     return ExecResult(code, bytes(output))
