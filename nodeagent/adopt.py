@@ -23,6 +23,9 @@ from nodeagent.runtime import (
 )
 
 
+_NEVER_RAN = ("created", "initialized", "external")  # initialized: the runtime has made it, and was not told to start it
+
+
 @dataclass(frozen=True)
 class Stray:
     """A container of the pod that nobody needs."""
@@ -111,7 +114,7 @@ def _merge_container(
     wall_s: float,
 ) -> tuple[ContainerRecord, list[Stray]]:
     listed = sorted(found, key=lambda info: (_attempt(info), info.id), reverse=True)
-    usable = [info for info in listed if info.process is not None or info.state not in ("created", "external")]
+    usable = [info for info in listed if info.process is not None or info.state not in _NEVER_RAN]
     newest = next((info for info in usable if _attempt(info) >= mine.attempt), None)
     if newest is not None and newest.id != mine.id:
         mine = _take_over(mine, newest, blank, sandbox, now_s, wall_s)
@@ -170,7 +173,7 @@ def _settle_intent(mine: ContainerRecord, listed: list[ContainerInfo], now_s: fl
         return ended_now(mine, now_s=now_s, wall_s=wall_s, known=True)
     if info.process is not None:
         return replace(mine, process=info.process)
-    if info.state in ("created", "external"):
+    if info.state in _NEVER_RAN:
         return replace(mine, id="", attempt=mine.attempt - 1, ended=mine.last, last=None)
     ended = ended_now(mine, now_s=now_s, wall_s=wall_s)
     return learned(ended, mine.attempt, info.exit_code, info.oom_killed) if info.exit_code is not None else ended

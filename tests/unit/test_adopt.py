@@ -37,3 +37,28 @@ def test_a_container_that_ended_while_the_listing_was_made_keeps_its_exit_code(a
     )
     assert [stray.id for stray in seen.strays] == strays
     assert seen.record == record
+
+
+@pytest.mark.parametrize("state", ["created", "initialized", "external"])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_container_that_was_made_and_never_started_is_no_attempt(state: str, written: bool) -> None:
+    """Podman's service was killed between the two: a Job's pod must not have failed by it."""
+    about_to = (ContainerRecord("main", attempt=0, id="main-0", sandbox=1),) if written else ()
+    record = PodRecord(
+        "uid-1", "default", "web", "h1", "c", "b", 1.0, 1.0, sandbox_id="s", sandbox_count=1, containers=about_to
+    )
+    listed = ContainerInfo(
+        id="main-0", name="main", labels={LABEL_CONTAINER: "main", LABEL_ATTEMPT: "0"}, pod_id="s", state=state
+    )
+    seen = merge(
+        record,
+        PodInfo(id="s", name="web", labels={}),
+        [listed],
+        skip=frozenset({""}),
+        is_alive=lambda process: False,
+        now_s=6.0,
+        wall_s=6.0,
+    )
+    assert [stray.id for stray in seen.strays] == ["main-0"]
+    mine = seen.record.container("main")
+    assert (mine.attempt, mine.id, mine.ended) == (-1, "", None)
