@@ -243,7 +243,13 @@ class PodmanRuntime:
     async def start_container(self, container_id: str) -> Process:
         """A process that has ended already is told by a Process that is not alive; exit_of says how it ended."""
         answer = await self._service.call("POST", f"/containers/{container_id}/start", timeout_s=CHANGE_S)
-        state = (await self._inspect(container_id))["State"]
+        try:
+            state = (await self._inspect(container_id))["State"]
+        except RuntimeFault as error:
+            if error.reason == "not-found":
+                raise
+            # Not "failed": that would say that it does not run.
+            raise RuntimeFault("unavailable", f"Podman has started it, but does not tell its process: {error}") from None
         pid = int(state.get("Pid") or 0)
         found = process.find(pid)
         if found is None and answer.status == 304:

@@ -215,6 +215,24 @@ def test_an_image_whose_layers_are_lost_does_not_hide_those_of_others(tmp_path: 
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(("status", "reason"), [(500, "unavailable"), (404, "not-found")])
+def test_a_container_that_was_started_and_cannot_be_looked_at_is_not_said_to_have_failed(
+    tmp_path: Path, status: int, reason: str
+) -> None:
+    """It may run: a next attempt beside it would be a second one."""
+
+    async def handler(line: str) -> tuple[int, bytes]:
+        return (204, b"") if line.startswith("POST") else (status, b'{"message": "database is locked"}')
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "s", handler):
+            with pytest.raises(RuntimeFault) as error:
+                await PodmanRuntime(str(tmp_path / "s")).start_container("c1")
+            assert error.value.reason == reason
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("kind", ["container", "pod"])
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_what_is_removed_takes_its_own_process_with_it_and_never_another_one_with_that_id(
