@@ -279,8 +279,9 @@ class Supervisor:
         await self.look_at_images()
 
     def waits_for_image(self) -> bool:
-        """Whether a pod waits for an image that could not be had."""
-        return any(slot.kind == PULL for w in self.workers.values() for slot in w.troubles.values())
+        """Whether a pod that is to run waits for an image that could not be had."""
+        waiting = (w for w in self.workers.values() if w.order == RUN and not w.record.verdict)
+        return any(slot.kind == PULL for w in waiting for slot in w.troubles.values())
 
     async def look_at_images(self) -> None:
         """Notices images that came or went, so that who waits for one need not wait for its back-off."""

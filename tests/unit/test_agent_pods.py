@@ -321,6 +321,23 @@ def test_an_image_that_is_loaded_by_hand_is_noticed_long_before_the_back_off_end
     assert simulate(run()) < 11
 
 
+def test_a_pod_that_is_over_waits_for_no_image_any_more() -> None:
+    """While one waits, the engine is asked three times as often. Finished pods of Jobs stay for as long as their Jobs do."""
+
+    async def run() -> None:
+        world = World(present=set())
+        world.faults.pull_failures["serve"] = "no such host"
+        await world.start()
+        await world.want(pod(deadline_s=60))
+        await world.until("uid-1", lambda p: p.phase == FAILED)
+        before = world.podman.calls["list"]
+        await asyncio.sleep(3600)
+        assert world.podman.calls["list"] - before <= 3600 / 30 + 1
+        await world.agent.close()
+
+    simulate(run())
+
+
 def test_what_the_host_refuses_to_a_pod_is_told_on_its_containers_and_tried_again() -> None:
     async def run() -> None:
         world = World()
