@@ -224,11 +224,11 @@ class Supervisor:
             listing = await self.guard(self.runtime.list())
         except RuntimeFault:
             return False
+        answered = True
         try:
             await self._look_at_images()
-        except RuntimeFault as fault:
-            if fault.reason in ("timeout", "unavailable"):
-                return False  # else it is about images alone: one damaged image fails the list of all
+        except RuntimeFault as fault:  # with hundreds of images their list alone may take too long: what runs is known all the same
+            answered = fault.reason not in ("timeout", "unavailable")
         self._adopt(listing, marks)
         if not self.adopted.is_set():
             self.adopted.set()
@@ -236,7 +236,7 @@ class Supervisor:
             self.volumes.look()
             self._leaving = {}
             await self._remove_leftover_files()
-        return True
+        return answered
 
     def _adopt(self, listing: Listing, marks: Mapping[str, dict[str, int]]) -> None:
         pods: dict[str, PodInfo] = {info.labels[LABEL_UID]: info for info in listing.pods if self._is_ours(info.labels)}

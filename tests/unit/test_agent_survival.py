@@ -13,7 +13,7 @@ from nodeagent.protocol import FAILED, STOPPED, SUCCEEDED, Handler, Probe
 from nodeagent.runtime import RuntimeFault
 from tests.fakes.podman import DEAF, Behaviour, exits
 from tests.simloop import simulate
-from tests.unit.agentworld import NODE, World, container, is_running, pod
+from tests.unit.agentworld import CLUSTER, NODE, World, container, is_running, pod
 
 HTTP = Handler(kind="http", port=8080)
 
@@ -238,6 +238,29 @@ def test_a_podman_that_does_not_answer_is_asked_for_as_long_as_it_takes_how_a_co
         await asyncio.sleep(1800)
         world.faults.unavailable = False
         await world.until("uid-1", lambda p: p.phase == SUCCEEDED)
+        await world.agent.close()
+
+    simulate(run())
+
+
+def test_an_engine_that_takes_too_long_to_list_its_images_tells_all_the_same_what_runs() -> None:
+    async def run() -> None:
+        world = World(images={"gone": Behaviour()})
+        world.podman.present.discard("gone")
+        world.faults.pull_failures["gone"] = "no such host"
+
+        async def images() -> Any:
+            await asyncio.sleep(10)
+            raise RuntimeFault("timeout", "GET /images/json: no answer from Podman within 10 s")
+
+        world.podman.images = images  # type: ignore[method-assign]
+        await world.start()
+        await world.want(pod(containers=(container(image="gone"),)))
+        await world.until("uid-1", lambda p: p.containers[0].reason == "ImagePullBackOff")
+        labels = {"sshoal.dev/cluster": CLUSTER, "sshoal.dev/pod-uid": "leak"}
+        leaked = await world.podman.create_pod({"name": "leaked", "labels": labels})
+        await asyncio.sleep(60)
+        assert leaked not in {info.id for info in (await world.podman.list()).pods}
         await world.agent.close()
 
     simulate(run())
