@@ -7,6 +7,7 @@ listing.
 """
 
 import asyncio
+import contextlib
 import errno
 from dataclasses import replace
 from typing import Any, Optional
@@ -305,9 +306,15 @@ class Operations:
         worker.event("Started", f"container {before.name} has started{again}", container=before.name)
 
     def _drop_former(self, before: ContainerRecord) -> None:
-        """Only the last dead container is kept for its logs."""
-        if before.ended is not None and before.last is not None:
-            self._worker.strays[before.last.id] = (before.name, before.last.attempt)
+        """Only the last dead container is kept for its logs; of one that went with its sandbox the log is all that is left."""
+        former = before.last
+        if before.ended is None or former is None:
+            return
+        if former.id:
+            self._worker.strays[former.id] = (before.name, former.attempt)
+            return
+        with contextlib.suppress(OSError):  # it goes with the pod, too
+            self._host.remove_log(self._worker.record.uid, before.name, former.attempt)
 
     async def _hook(self, step: Step) -> None:
         """postStart. One that fails has its container killed and restarted by policy, as in Kubernetes."""

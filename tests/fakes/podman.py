@@ -409,6 +409,8 @@ class FakePodman:
 
     async def remove_container(self, container_id: str) -> None:
         await self._call("remove_container", "remove", mutates=True)
+        if not container_id:
+            raise TypeError("a path without an id is that of the list of containers")
         container = self._containers.get(container_id)
         if container is not None:
             await self._remove(container)

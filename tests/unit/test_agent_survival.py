@@ -110,6 +110,24 @@ def test_a_reboot_brings_the_last_set_back_without_a_controller() -> None:
     simulate(run())
 
 
+def test_after_a_reboot_no_more_dead_containers_are_kept_than_before() -> None:
+    async def run() -> None:
+        world = World()
+        await world.start()
+        await world.want(pod())
+        await world.until_ready("uid-1")
+        await world.reboot()
+        for _ in range(5):
+            await world.until("uid-1", lambda p: p.ready)
+            world.podman.kill(world.names("uid-1")[0])
+            await asyncio.sleep(700)
+        containers = [info for info in (await world.podman.list()).containers if not info.is_infra]
+        assert len(containers) == 2  # the one that runs, and the one before
+        await world.agent.close()
+
+    simulate(run())
+
+
 def test_a_container_whose_conmon_died_with_it_is_replaced_though_podman_says_running() -> None:
     async def run() -> None:
         world = World()
