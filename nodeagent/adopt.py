@@ -22,8 +22,7 @@ from nodeagent.runtime import (
     Process,
 )
 
-
-_NEVER_RAN = ("created", "initialized", "external")  # initialized: the runtime has made it, and was not told to start it
+_NEVER_RAN = ("created", "initialized", "external")  # initialized: made by the runtime, not told to start
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ PULL, SANDBOX, ADDRESS, REMOVE_SANDBOX, START, HOOK, STOP, LEARN, CLEAN, REFRESH
     "erase",
 )
 
-GRACE_MIN_S = 2.0  # what a process has left at least, however long its preStop hook or those before it took (as the kubelet)
+GRACE_MIN_S = 2.0  # what a process has left at least, however long its preStop hook or those before it took (kubelet's)
 
 POD_SLOT = ""  # sandbox and erasure; a container's own slot is its name
 
@@ -197,7 +197,10 @@ def _finished(pod: Pod, record: PodRecord, view: View) -> Optional[Ending]:
 
 
 def _end(pod: Optional[Pod], order: str, record: PodRecord, view: View, steps: _Steps, ending: Ending) -> PodRecord:
-    """Main containers stop together, then sidecars one by one in reverse order, then the sandbox goes. All share one grace, as in Kubernetes."""
+    """Main containers stop together, then sidecars one by one in reverse order, then the sandbox goes.
+
+    All share one grace, as in Kubernetes.
+    """
     sidecars = [c.name for c in pod.init_containers if c.sidecar] if pod is not None else []
     if sidecars and not record.ending_s:
         record = replace(record, ending_s=view.now_s)

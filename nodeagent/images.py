@@ -107,7 +107,10 @@ class Images:
         self._removed.add(reference)
 
     async def look_at_damaged(self) -> None:
-        """One that was pulled or pushed anew is whole, also when no pod here wants it any more. Raises RuntimeFault when the engine does not answer."""
+        """One that was pulled or pushed anew is whole, also when no pod here wants it any more.
+
+        Raises: RuntimeFault when the engine does not answer.
+        """
         for reference in list(self._damaged):
             try:
                 image = await self._guard(self._runtime.image(reference))

@@ -449,7 +449,10 @@ class Operations:
         worker.change(worker.record.with_container(learned(mine, step.attempt, code, oom_killed, message)))
 
     def _is_past_asking(self, step: Step, fault: RuntimeFault) -> bool:
-        """Podman answers, and says the same again: it can't tell (a container whose layers are lost). Its pod must be able to end all the same."""
+        """Podman answers, and says the same again: it can't tell (a container whose layers are lost).
+
+        Its pod must be able to end all the same.
+        """
         trouble = self._worker.troubles.get(step.slot)
         if trouble is None or fault.reason in ("timeout", "unavailable"):
             return False

@@ -249,7 +249,8 @@ class PodmanRuntime:
             if error.reason == "not-found":
                 raise
             # Not "failed": that would say that it does not run.
-            raise RuntimeFault("unavailable", f"Podman has started it, but does not tell its process: {error}") from None
+            message = f"Podman has started it, but does not tell its process: {error}"
+            raise RuntimeFault("unavailable", message) from None
         pid = int(state.get("Pid") or 0)
         found = process.find(pid)
         if found is None and answer.status == 304:

@@ -123,7 +123,8 @@ class Supervisor:
         if changed_network:
             self.forget_network()
         self._give_orders()
-        if wanted is not None and clusters:  # after a takeover the set is still the former cluster's, and so are its volumes
+        if wanted is not None and clusters:
+            # After a takeover the set is still the former cluster's, and so are its volumes.
             self.volumes.want(wanted.cluster, wanted.volumes, wanted.node.storage)
         self.content_changed()
 
@@ -227,7 +228,8 @@ class Supervisor:
         answered = True
         try:
             await self._look_at_images()
-        except RuntimeFault as fault:  # with hundreds of images their list alone may take too long: what runs is known all the same
+        except RuntimeFault as fault:
+            # With hundreds of images their list alone may take too long: what runs is known all the same.
             answered = fault.reason not in ("timeout", "unavailable")
         self._adopt(listing, marks)
         if not self.adopted.is_set():
