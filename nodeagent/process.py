@@ -7,6 +7,7 @@ signalling by pidfd where the kernel has it. Effects: signals, sockets. Knows no
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from typing import Any, Optional
 
 from nodeagent.runtime import Process, RuntimeFault
 
-POLL_S = 0.2  # where the kernel has no pidfd (before 5.3)
+POLL_S = 0.2  # where the kernel has no pidfd (before 5.3), or Python was built without
 _CLONE_NEWNET = 0x40000000
 
 
@@ -53,7 +54,7 @@ def is_in_group(process: Process, name: str) -> bool:
 async def wait_exit(process: Process) -> None:
     """Returns when `process` is gone."""
     try:
-        descriptor = os.pidfd_open(process.pid)
+        descriptor = _pidfd(process.pid)
     except ProcessLookupError:
         return
     except OSError:  # an old kernel, or no descriptor left
@@ -65,6 +66,13 @@ async def wait_exit(process: Process) -> None:
             await _readable(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _pidfd(pid: int) -> int:
+    """Raises ProcessLookupError, and OSError where there are none: a Python that was built with older headers lacks the functions."""
+    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return os.pidfd_open(pid)
 
 
 async def _readable(descriptor: int) -> None:
@@ -93,7 +101,7 @@ def may_lower_oom_scores() -> bool:
 def send_signal(process: Process, number: int) -> None:
     """No error when it is gone. Raises PermissionError when it belongs to somebody else."""
     try:
-        descriptor = os.pidfd_open(process.pid)
+        descriptor = _pidfd(process.pid)
     except ProcessLookupError:
         return
     except OSError:

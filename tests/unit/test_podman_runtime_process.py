@@ -70,13 +70,19 @@ def test_the_end_of_a_process_is_awaited(sleeper: subprocess.Popen[bytes]) -> No
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("lacks", ["kernel", "python", "python, to send"])
 def test_without_pidfds_the_end_is_found_by_asking(
-    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, lacks: str
 ) -> None:
     def refuse(pid: int) -> int:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(os, "pidfd_open", refuse)
+    if lacks == "kernel":
+        monkeypatch.setattr(os, "pidfd_open", refuse)
+    elif lacks == "python":
+        monkeypatch.delattr(os, "pidfd_open")
+    else:
+        monkeypatch.delattr(signal, "pidfd_send_signal")
 
     async def scenario() -> None:
         seen = found(sleeper.pid)
