@@ -244,8 +244,10 @@ class Supervisor:
         pods: dict[str, PodInfo] = {info.labels[LABEL_UID]: info for info in listing.pods if self._is_ours(info.labels)}
         self._infra_ids = frozenset(info.infra_id for info in pods.values() if info.infra_id)
         containers: dict[str, list[ContainerInfo]] = {}
+        ours = {info.id for info in pods.values()}
         for info in listing.containers:
-            if self._is_ours(info.labels):
+            # Labels alone don't tell: an image that was committed from a container has them, and what a person runs of it, too.
+            if info.pod_id in ours and self._is_ours(info.labels):
                 containers.setdefault(info.labels[LABEL_UID], []).append(info)
         for uid in sorted(set(pods) | set(containers) | set(marks)):
             worker = self.workers.get(uid)

@@ -213,6 +213,33 @@ def test_what_is_foreign_or_another_clusters_is_never_touched() -> None:
     simulate(run())
 
 
+def test_what_a_person_runs_of_an_image_committed_from_a_pod_is_foreign() -> None:
+    """`podman commit` writes the container's labels, ours, into the image, and `podman run` gives them to what it makes of it."""
+
+    async def run() -> None:
+        world = World()
+        await world.start()
+        await world.want(pod())
+        await world.until_ready("uid-1")
+        (ours,) = world.podman.running()
+        labels = dict(world.podman._find(ours).labels)
+        for number in range(8):  # ids are random, and one after ours in the alphabet once took its place
+            body = {"name": f"debug-{number}", "labels": labels, "image": "serve"}
+            await world.podman.start_container(await world.podman.create_container(body))
+        everything = world.podman.running()
+        await asyncio.sleep(120)
+        await world.crash()
+        await world.start()
+        await asyncio.sleep(120)
+        assert world.podman.running() == everything
+        await world.want()
+        await world.until_gone("uid-1")
+        assert world.podman.running() == tuple(name for name in everything if name != ours)
+        await world.agent.close()
+
+    simulate(run())
+
+
 def test_a_leftover_of_ours_is_removed_once_a_set_is_in_force() -> None:
     async def run() -> None:
         world = World()
