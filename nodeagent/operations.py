@@ -357,7 +357,9 @@ class Operations:
         worker.watch()
         operation = worker.operations[step.slot]
         resumed = mine.kill_at_s > 0
-        operation.kill_at_s = mine.kill_at_s or host.clock.boottime_s() + step.grace_s
+        operation.kill_at_s = host.clock.boottime_s() + step.grace_s
+        if resumed:  # the order may have become a shorter one since
+            operation.kill_at_s = min(mine.kill_at_s, operation.kill_at_s)
         if not resumed:
             worker.change(worker.record.change(mine.name, kill_at_s=operation.kill_at_s))
             worker.event("Killing", step.reason, container=mine.name)

@@ -456,6 +456,25 @@ def test_a_shorter_grace_hastens_a_stop_under_way() -> None:
     simulate(run())
 
 
+def test_a_shorter_grace_holds_for_the_next_agent_too() -> None:
+    async def run() -> None:
+        world = World(images={"deaf": DEAF})
+        await world.start()
+        containers = (container(image="deaf"),)
+        await world.want(pod(containers=containers))
+        await world.until_ready("uid-1")
+        await world.want(pod(containers=containers, stop=True, stop_grace_s=300))
+        await asyncio.sleep(5)
+        await world.want(pod(containers=containers, stop=True, stop_grace_s=10))
+        await asyncio.sleep(5)
+        await world.crash()
+        await world.start()
+        await world.until("uid-1", lambda p: p.phase == STOPPED, within_s=15)
+        await world.agent.close()
+
+    simulate(run())
+
+
 def test_a_process_that_cannot_be_killed_is_said_to_be_stuck_and_holds_up_no_other_pod() -> None:
     async def run() -> None:
         world = World(images={"stuck": Behaviour(unkillable=True)})
