@@ -8,7 +8,8 @@
 
 The pods directories are 0700: containers reach their volumes by bind mount, nobody else on the host does. Modes, fsGroup, items and the
 atomic swap of files are kubelet's (its emptydir, configmap, secret, projected and hostpath volumes, and its atomic writer).
-All work is done in a thread: a slow disk delays one pod, not the agent.
+All work is done in a thread: a slow disk delays one pod, not the agent. What may take minutes, or for ever (directories of a file server
+that is gone), has threads of its own: all others go on.
 """
 
 import asyncio
@@ -18,8 +19,9 @@ import re
 import stat
 import subprocess
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Optional
+from typing import Any, Callable, Optional, TypeVar
 
 from nodeagent import lasting, netfiles, projection, subpaths
 from nodeagent.protocol import Container, Pod, Volume
@@ -31,8 +33,12 @@ TOOL_TIMEOUT_S = 30.0
 REMOVE_TIMEOUT_S = 300.0
 MESSAGE_BYTES_MAX = 4096  # of a termination message, as kubelet reads it: its end
 MESSAGES_KEPT = 3  # of the newest attempts
+_OUTSIDE = ThreadPoolExecutor(4, thread_name_prefix="outside")  # for what lies in directories of the host
+_REMOVALS = ThreadPoolExecutor(2, thread_name_prefix="removal")
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}\Z")
 _MEMORY_TYPES = ("tmpfs", "ramfs")
+
+T = TypeVar("T")
 
 
 class HostFiles:
@@ -43,12 +49,12 @@ class HostFiles:
         self._run = Path(os.path.realpath(run)) / "pods"
 
     async def prepare(self, pod: Pod, content: Content) -> dict[str, str]:
-        return await asyncio.to_thread(self._prepare, pod, content)
+        return await _in_thread(_threads_for(pod), self._prepare, pod, content)
 
     async def prepare_container(
         self, pod: Pod, container: Container, attempt: int, paths: Mapping[str, str]
     ) -> dict[str, str]:
-        return await asyncio.to_thread(self._prepare_container, pod, container, attempt, paths)
+        return await _in_thread(_threads_for(pod), self._prepare_container, pod, container, attempt, paths)
 
     async def termination_message(self, uid: str, container: str, attempt: int) -> str:
         return await asyncio.to_thread(self._termination_message, uid, container, attempt)
@@ -60,19 +66,19 @@ class HostFiles:
         await asyncio.to_thread(self._set_address, pod, ip)
 
     async def volumes(self, directory: str) -> dict[str, str]:
-        return await asyncio.to_thread(lasting.found, Path(directory))
+        return await _in_thread(_OUTSIDE, lasting.found, Path(directory))
 
     async def make_volume(self, directory: str, name: str) -> str:
-        return await asyncio.to_thread(lasting.make, Path(directory), _component(name))
+        return await _in_thread(_OUTSIDE, lasting.make, Path(directory), _component(name))
 
     async def open_volume(self, path: str) -> None:
-        await asyncio.to_thread(lasting.open_empty, Path(path))
+        await _in_thread(_OUTSIDE, lasting.open_empty, Path(path))
 
     async def remove_volume(self, directory: str, name: str) -> None:
-        await asyncio.to_thread(self._remove_volume, Path(directory), _component(name))
+        await _in_thread(_OUTSIDE, self._remove_volume, Path(directory), _component(name))
 
     async def remove(self, uid: str) -> None:
-        await asyncio.to_thread(self._remove, uid)
+        await _in_thread(_REMOVALS, self._remove, uid)
 
     async def uids(self) -> tuple[str, ...]:
         return await asyncio.to_thread(self._uids)
@@ -245,6 +251,18 @@ class HostFiles:
             if base.is_dir():
                 found |= {entry.name for entry in os.scandir(base) if entry.is_dir(follow_symlinks=False)}
         return tuple(sorted(found))
+
+
+# ---- threads --------------------------------------------------------------------------------------------------------------
+
+
+def _threads_for(pod: Pod) -> Optional[ThreadPoolExecutor]:
+    return _OUTSIDE if any(volume.kind in ("host", "claim") for volume in pod.volumes) else None
+
+
+async def _in_thread(threads: Optional[ThreadPoolExecutor], work: Callable[..., T], *arguments: Any) -> T:
+    """`threads`: None stands for the loop's own."""
+    return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
 
 
 # ---- claims ---------------------------------------------------------------------------------------------------------------

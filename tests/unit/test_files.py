@@ -13,7 +13,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,31 @@ def files(state_dir: Path, run_dir: Path) -> HostFiles:
 
 def prepare(files: HostFiles, wanted: Pod, given: Content | None = None) -> dict[str, str]:
     return asyncio.run(files.prepare(wanted, given or content()))
+
+
+@pytest.mark.parametrize("slow", ["directories of a dead file server", "removals"])
+def test_what_takes_for_ever_keeps_no_other_pod(files: HostFiles, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr("nodeagent.files.host_path", lambda volume, allowed: str(answers.wait(30)))
+    monkeypatch.setattr("nodeagent.files._remove_tree", lambda path: answers.wait(30))
+    outside = pod(Volume("data", "host", path="/mnt/nfs/data"))
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        for number in range(8):
+            await files.prepare(pod(uid=f"gone-{number}"), content())
+        if slow == "removals":
+            hanging = [asyncio.ensure_future(files.remove(f"gone-{number}")) for number in range(8)]
+        else:
+            hanging = [asyncio.ensure_future(files.prepare(outside, content())) for _ in range(8)]
+        await asyncio.sleep(0.1)
+        try:
+            await asyncio.wait_for(files.prepare(pod(Volume("work", "empty")), content()), 5)
+        finally:
+            answers.set()
+            await asyncio.gather(*hanging)
+
+    asyncio.run(scenario())
 
 
 def mode(path: str) -> int:
