@@ -19,27 +19,36 @@ from typing import Any, Optional
 from nodeagent.runtime import Process, RuntimeFault
 
 POLL_S = 0.2  # where the kernel has no pidfd (before 5.3), or Python was built without
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _CLONE_NEWNET = 0x40000000
 
 
 def find(pid: int) -> Optional[Process]:
     """The process of that id now; None when there is none (a zombie is none: it will never run again)."""
-    if pid <= 0:
-        return None
     try:
-        # Asked of every container, all the time: a Path costs more than the read.
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123
-            stat = file.read()
+        return _look(pid)
     except OSError:
         return None
+
+
+def is_alive(process: Process) -> bool:
+    """Whether it runs. While this process has no means to look, what ran is believed to run: a second one beside it would be worse."""
+    try:
+        return _look(process.pid) == process
+    except OSError as error:
+        return error.errno in _EXHAUSTED
+
+
+def _look(pid: int) -> Optional[Process]:
+    if pid <= 0:
+        return None
+    # Asked of every container, all the time: a Path costs more than the read.
+    with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123
+        stat = file.read()
     after_name = stat[stat.rfind(b")") + 2 :].split()
     if after_name[0] in (b"Z", b"X"):
         return None
     return Process(pid, int(after_name[19]))
-
-
-def is_alive(process: Process) -> bool:
-    return find(process.pid) == process
 
 
 def is_in_group(process: Process, name: str) -> bool:
@@ -48,7 +57,7 @@ def is_in_group(process: Process, name: str) -> bool:
         groups = Path(f"/proc/{process.pid}/cgroup").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    return name in groups and is_alive(process)
+    return name in groups and find(process.pid) == process
 
 
 async def wait_exit(process: Process) -> None:
@@ -105,11 +114,11 @@ def send_signal(process: Process, number: int) -> None:
     except ProcessLookupError:
         return
     except OSError:
-        if is_alive(process):
+        if find(process.pid) == process:  # seen, not believed
             _kill(process.pid, number)
         return
     try:
-        if is_alive(process):
+        if find(process.pid) == process:  # seen, not believed
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, number)
     finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -94,6 +96,31 @@ def test_without_pidfds_the_end_is_found_by_asking(
         await asyncio.wait_for(waiting, 5.0)
 
     asyncio.run(scenario())
+
+
+def test_without_file_descriptors_what_ran_is_believed_to_run_and_gets_no_signal(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for dead, a container would get a second one beside it."""
+    seen = found(sleeper.pid)
+
+    def refuse(*arguments: object, **options: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scenario() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pidfd_open", refuse)
+            patch.setattr("builtins.open", refuse)
+            waiting = asyncio.ensure_future(process.wait_exit(seen))
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+            process.send_signal(Process(seen.pid, seen.start_ticks - 1), signal.SIGKILL)
+        sleeper.kill()
+        sleeper.wait(10)
+        await asyncio.wait_for(waiting, 5.0)
+
+    asyncio.run(scenario())
+    assert not process.is_alive(seen)
 
 
 def test_waiting_for_a_later_process_with_the_same_pid_ends_at_once(sleeper: subprocess.Popen[bytes]) -> None:
