@@ -73,7 +73,7 @@ def merge(
     """
     blank = not record.containers
     if "" not in skip:
-        record = _merge_sandbox(record, pod, found)
+        record = _merge_sandbox(record, pod, found, is_alive)
     strays: list[Stray] = []
     by_name: dict[str, list[ContainerInfo]] = {}
     for info in found:
@@ -92,12 +92,18 @@ def merge(
     return Merged(record, tuple(strays))
 
 
-def _merge_sandbox(record: PodRecord, pod: Optional[PodInfo], found: list[ContainerInfo]) -> PodRecord:
+def _merge_sandbox(
+    record: PodRecord, pod: Optional[PodInfo], found: list[ContainerInfo], is_alive: Callable[[Process], bool]
+) -> PodRecord:
+    """A sandbox whose process lives stands, whatever Podman calls it: a person may have paused the pod."""
     if pod is None:
         return replace(record, sandbox_id="", sandbox_process=None)
     infra = next((info for info in found if info.is_infra and info.pod_id == pod.id), None)
     process = infra.process if infra is not None else None
     if pod.id == record.sandbox_id:
+        known = record.sandbox_process
+        if process is None and known is not None and is_alive(known):
+            return record
         return replace(record, sandbox_process=process)
     count = record.sandbox_count + 1
     return replace(record, sandbox_id=pod.id, sandbox_process=process, sandbox_count=count, ip="")

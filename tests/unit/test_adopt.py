@@ -62,3 +62,20 @@ def test_a_container_that_was_made_and_never_started_is_no_attempt(state: str, w
     assert [stray.id for stray in seen.strays] == ["main-0"]
     mine = seen.record.container("main")
     assert (mine.attempt, mine.id, mine.ended) == (-1, "", None)
+
+
+@pytest.mark.parametrize(("alive", "process"), [(True, GONE), (False, None)])
+def test_a_paused_sandbox_stands(alive: bool, process: Process | None) -> None:
+    """`podman pod pause` is no reason to end its containers."""
+    record = PodRecord("uid-1", "default", "web", "h1", "c", "b", 1.0, 1.0, sandbox_id="s", sandbox_process=GONE)
+    infra = ContainerInfo(id="infra", name="infra", labels={}, pod_id="s", state="paused", is_infra=True)
+    seen = merge(
+        record,
+        PodInfo(id="s", name="web", labels={}, infra_id="infra"),
+        [infra],
+        skip=frozenset(),
+        is_alive=lambda process: alive,
+        now_s=6.0,
+        wall_s=6.0,
+    )
+    assert seen.record.sandbox_process == process
