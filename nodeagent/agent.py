@@ -118,6 +118,7 @@ class Agent:
         self._former: tuple[str, ...] = ()  # clusters this host was taken over from: their pods are ours to end
         self._wanted: Optional[WantedSet] = None
         self._wanted_boot = ""  # in which boot it was received
+        self._in_force = False  # what was committed is, unless something went wrong on the way
         self._forgetting = False
         self._secrets: dict[str, SecretValue] = {}
         self._task: Optional[asyncio.Task[None]] = None
@@ -218,7 +219,7 @@ class Agent:
         self._check_sender(wanted.cluster, wanted.epoch)
         self._check_serial(wanted)
         owner = Owner(wanted.cluster, wanted.epoch, wanted.serial, wanted.digest)
-        again = self._wanted is not None and self._owner is not None and self._owner == owner
+        again = self._in_force and self._wanted is not None and self._owner == owner
         if again and self._wanted_boot == self._clock.boot_id():
             return Accepted(wanted.serial, self._supervisor.missing_secrets())
         self._check_pods(wanted)
@@ -413,6 +414,7 @@ class Agent:
             "forgetting": forgetting,
         }
         self._save_or_refuse(WANTED, document)
+        self._in_force = self._in_force and wanted is self._wanted
         self._owner, self._wanted, self._wanted_boot, self._former = owner, wanted, boot, former
         self._forgetting = forgetting
 
@@ -511,6 +513,7 @@ class Agent:
         received = self._wanted_boot == self._clock.boot_id()
         self._supervisor.set_secrets(self._secrets)
         self._supervisor.set_wanted(self._wanted, clusters, fresh=received)
+        self._in_force = True
         self.ledger.tell_topic("owner")
 
     async def _relist_for_ever(self) -> None:

@@ -58,18 +58,21 @@ class WorldClock:
 
 
 class MemoryStorage:
-    """Documents in memory. `full`: nothing can be written; `corrupt`: names that can't be read back."""
+    """Documents in memory. `full`: nothing can be written; `corrupt`: names that can't be read back; `busy`: what reading fails with."""
 
     def __init__(self) -> None:
         self.documents: dict[str, dict[str, Any]] = {}
         self.secret: set[str] = set()
         self.corrupt: set[str] = set()
         self.full = False
+        self.busy: OSError | None = None
         self.saves = 0
         self.sealing: bool | None = None
         self.sealing_trouble = ""
 
     def load(self, name: str) -> dict[str, Any] | None:
+        if self.busy is not None:
+            raise self.busy
         if name in self.corrupt:
             raise StorageCorrupt(f"{name} is not what was written")
         return copy.deepcopy(self.documents.get(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
 from dataclasses import replace
 from typing import Any
@@ -97,6 +98,22 @@ def test_the_same_set_again_is_accepted_again_and_does_nothing() -> None:
         await asyncio.sleep(60)
         assert accepted.serial == world.wanted.serial
         assert (sum(world.podman.mutations.values()), world.storage.saves) == (before, saves)
+        await world.agent.close()
+
+    simulate(run())
+
+
+def test_a_set_that_was_stored_and_not_put_in_force_is_when_it_comes_again() -> None:
+    async def run() -> None:
+        world = World()
+        await world.start()
+        world.storage.busy = OSError(errno.EMFILE, "Too many open files")
+        with pytest.raises(OSError, match="Too many"):
+            await world.want(pod())
+        world.storage.busy = None
+        assert world.wanted is not None
+        await world.agent.want(world.wanted)
+        await world.until_ready("uid-1")
         await world.agent.close()
 
     simulate(run())

@@ -311,7 +311,7 @@ def test_a_manifest_that_is_cut_off_by_the_deadline_has_no_digest() -> None:
         peer = threading.Thread(target=answer_half)
         peer.start()
         client = registry._Client(place, "http", ssl.create_default_context(), time.monotonic() + 0.5)
-        with pytest.raises(OSError, match="no answer in time"):
+        with pytest.raises(OSError, match=r"no answer in time|timed out"):  # by whose clock it is over first
             client.digest(None)
         over.set()
         peer.join()
