@@ -112,9 +112,11 @@ def _read_option(typed: _Typed, word: str) -> None:
     if not word.startswith("--"):
         name, value = word[:2], word[2:].removeprefix("=")  # -nshop; flags together (-it) have no value
     option = known.get(name)
-    if option is None or option.is_flag:
+    if option is None:
         return
-    if equals or value:
+    if option.is_flag:
+        typed.options.setdefault(option.name, []).append("")
+    elif equals or value:
         typed.options.setdefault(option.name, []).append(value)
     else:
         typed.pending = option
@@ -147,18 +149,26 @@ def _files(_: _Typed, __: str) -> Iterator[Offer]:
 
 
 def _kinds_and_names(typed: _Typed, last: str) -> Iterator[Offer]:
-    """KIND NAME… or KIND/NAME…, as kubectl takes them."""
+    """KIND NAME… or KIND/NAME…, as kubectl takes them; KIND,KIND where they are not chosen by names."""
     if "/" in last:
         yield from _of_kind(typed, last)
+    elif not typed.arguments and "," in last:
+        before = last.rpartition(",")[0]
+        yield from ((f"{before},{kind}", "") for kind in kinds.PLURALS if kind not in before.split(","))
     elif not typed.arguments:
         for kind in kinds.PLURALS:
             yield kind, ""
         if typed.words == ("get",):
             yield "all", "workloads and their pods"
-    elif "/" not in typed.arguments[0]:
+    elif "/" not in typed.arguments[0] and not _is_chosen(typed):
         for name in _names_of(typed, typed.arguments[0]):
             if name not in typed.arguments:
                 yield name, ""
+
+
+def _is_chosen(typed: _Typed) -> bool:
+    """Whether objects are chosen by -l or --all: no name may follow."""
+    return bool({"selector", "all_"} & typed.options.keys())
 
 
 def _kind_slash_name(typed: _Typed, last: str) -> Iterator[Offer]:

@@ -20,7 +20,8 @@ from controller.model.errors import SshoalError, UsageError
 
 # Module → the commands and groups that it registers. One command needs one module: all of them take longer than Python's own start.
 MODULES = {
-    "workloads": ("apply", "plan", "delete", "scale", "rollout"),
+    "workloads": ("apply", "plan", "scale", "rollout"),
+    "deleting": ("delete",),
     "editing": ("diff", "edit"),
     "metadata": ("label", "annotate"),
     "passes": ("reconcile", "watch", "wait", "schedule"),

@@ -92,8 +92,36 @@ Output = Annotated[
 ]
 Selector = Annotated[
     str,
-    typer.Option("--selector", "-l", metavar="LABELS", help="Only objects with these labels, e.g. app=web,tier!=db."),
+    typer.Option(
+        "--selector",
+        "-l",
+        metavar="LABELS",
+        help="Only objects with these labels, e.g. app=web,tier!=db.",
+        callback=lambda text: text.removeprefix("="),  # -l=app=web, as kubectl takes it too
+    ),
 ]
+
+
+def _not_empty(given: str | None) -> str | None:
+    """An empty selector would choose everything: most likely a variable of the shell is not set."""
+    if given is None:
+        return None
+    if not given.removeprefix("=").strip():
+        raise UsageError("-l is given an empty selector", hint="is a variable of your shell unset?")
+    return given.removeprefix("=")
+
+
+Chosen = Annotated[
+    str | None,
+    typer.Option(
+        "--selector",
+        "-l",
+        metavar="LABELS",
+        help="Those of the kinds that have these labels, e.g. app=web,tier!=db.",
+        callback=_not_empty,
+    ),
+]
+All = Annotated[bool, typer.Option("--all", help="All of the kinds in the namespace.")]
 VaultIds = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from controller.decide.owners import template_of
 from controller.decide.standing import status_word
+from controller.decide.verbs import records_of
 from controller.model.cluster import Moment, Node, Pod, Record, Seen, World
 from controller.model.errors import HostError
 from controller.model.plan import Change, NodeView, Unplaced, changed, is_policy
@@ -59,23 +60,7 @@ class Scene:
 
     def records(self, kind: str) -> list[Record]:
         """All records of a kind, by namespace and name."""
-        world = self.world
-        tables: dict[str, list[Record]] = {
-            "Pod": list(world.pods.values()),
-            "Deployment": list(world.deployments.values()),
-            "ReplicaSet": list(world.replica_sets.values()),
-            "Node": list(world.nodes.values()),
-        }
-        found = tables.get(kind)
-        if found is None:
-            others: tuple[Record, ...] = (
-                *world.declared.values(),
-                *world.workloads.values(),
-                *world.policies.values(),
-                *world.claims.values(),
-            )
-            found = [record for record in others if record.meta.kind == kind]
-        return sorted(found, key=lambda record: (record.meta.namespace, record.meta.name))
+        return records_of(self.world, kind)
 
     def owned(self, owner: Record) -> list[Pod]:
         """All pods of an owner that have a record, by name."""

@@ -1,4 +1,4 @@
-"""Commands that change desired state: apply, plan, delete, scale, rollout. Each is one transaction, then passes carry it out."""
+"""Commands that change desired state: apply, plan, scale, rollout. Each is one transaction, then passes carry it out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is d
 def register(app: typer.Typer) -> None:
     app.command()(apply)
     app.command()(plan)
-    app.command()(delete)
     app.command()(scale)
     app.add_typer(rollout_app, name="rollout")
 
@@ -128,69 +127,6 @@ def changes_of(wiring: Wiring, texts: Texts, lenient: bool, namespace: str) -> l
     applied = verbs.apply(wiring.world(), manifests, wiring.sealer.hash, wiring.now())
     tell_warnings(applied)
     return [one.change for one in applied if one.change is not None]
-
-
-def delete(
-    target: Annotated[
-        list[str] | None, typer.Argument(metavar="KIND NAME… | KIND/NAME…", help="For example deployment/web.")
-    ] = None,
-    filename: Annotated[
-        list[str] | None, typer.Option("--filename", "-f", metavar="PATH", help="Delete what is declared there.")
-    ] = None,
-    recursive: options.Recursive = False,
-    namespace: options.Namespace = "default",
-    grace_period: Annotated[
-        int,
-        typer.Option(
-            metavar="SECONDS",
-            help="Seconds for pods to end, also for those that are ending already; -1: as their manifests say.",
-        ),
-    ] = -1,
-    ignore_not_found: Annotated[
-        bool, typer.Option("--ignore-not-found", help="It is no error when there is none.")
-    ] = False,
-    wait: Wait = True,
-    timeout: options.Timeout = "2m",
-    inventory: options.Inventory = None,
-    vault_id: options.VaultIds = None,
-    allow_executable_inventory: options.Executables = False,
-    context_dir: options.ContextDir = "",
-) -> None:
-    """Delete objects and what they own. A volume claim (pvc/NAME) takes its data with it, once no pod uses it.
-
-    Examples:
-        sshoal delete deployment/web
-        sshoal delete pod web-1 web-2 --grace-period 0
-        sshoal delete -f web.yaml --ignore-not-found
-    """
-    from controller.cli.carry import carry_out
-    from controller.cli.names import parse_targets, resource
-    from controller.cli.output import duration_s
-    from controller.cli.wiring import Wiring
-    from controller.decide import verbs
-    from controller.model.errors import NotFound, UsageError
-
-    budget_s = duration_s(timeout) if wait else 0.0
-    wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
-    wanted = parse_targets(target or [], namespace)
-    if filename:
-        manifests = load_manifests(read_texts(filename, recursive), True, namespace)
-        wanted += [_identity(manifest) for manifest in manifests]
-    if not wanted:
-        raise UsageError("nothing to delete", hint="name objects (deployment/web) or give -f FILE")
-    world = wiring.world()
-    records = []
-    for kind, where, name in dict.fromkeys(wanted):  # named twice, by its name and by a file, it is deleted once
-        try:
-            records.append(verbs.find(world, kind, where, name))
-        except NotFound:
-            if not ignore_not_found:
-                raise
-    grace_s = None if grace_period < 0 else grace_period
-    changes = [change for record in records for change in verbs.delete(world, record, wiring.now(), grace_s=grace_s)]
-    told = [f"{resource(record.meta.kind)}/{record.meta.name} deleted" for record in records]
-    uids = [record.meta.uid for record in records]
-    run(carry_out(wiring, changes, told, lambda carry: carry.wait_gone(uids, budget_s)))
 
 
 @takes_request
@@ -449,8 +385,3 @@ def _files_of(name: str, recursive: bool) -> list[Path]:
         hint = "-R looks into its directories too" if below else ""
         raise UsageError(f"{name} holds no .yaml, .yml or .json files", hint=hint)
     return found
-
-
-def _identity(manifest: Manifest) -> tuple[str, str, str]:
-    metadata = manifest.object.metadata
-    return manifest.object.kind, metadata.namespace, metadata.name

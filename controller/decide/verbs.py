@@ -313,6 +313,12 @@ def find(world: World, kind: str, namespace: str, name: str) -> Record:
     return record
 
 
+def records_of(world: World, kind: str) -> list[Record]:
+    """All of a kind, by namespace and name."""
+    found = [record for table in _tables(world) for record in table.values() if record.meta.kind == kind]
+    return sorted(found, key=lambda record: (record.meta.namespace, record.meta.name))
+
+
 # ---- apply, kind by kind ------------------------------------------------------------------------------------------------
 
 
@@ -485,7 +491,15 @@ def _identity(manifest: Manifest) -> tuple[str, str, str]:
 
 
 def _by_name(world: World) -> dict[tuple[str, str, str], Record]:
-    tables: tuple[Mapping[str, Record], ...] = (
+    return {
+        (record.meta.kind, record.meta.namespace, record.meta.name): record
+        for table in _tables(world)
+        for record in table.values()
+    }
+
+
+def _tables(world: World) -> tuple[Mapping[str, Record], ...]:
+    return (
         world.declared,
         world.deployments,
         world.replica_sets,
@@ -495,11 +509,6 @@ def _by_name(world: World) -> dict[tuple[str, str, str], Record]:
         world.pods,
         world.nodes,
     )
-    return {
-        (record.meta.kind, record.meta.namespace, record.meta.name): record
-        for table in tables
-        for record in table.values()
-    }
 
 
 def _new_meta(world: World, manifest: Manifest, now: Moment) -> Meta:

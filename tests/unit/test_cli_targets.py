@@ -1,0 +1,151 @@
+"""Objects that a selector chooses, or all of a kind: what commands then do, what they refuse, and what they say when there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from controller.cli.targets import parse_chosen
+from controller.model.cluster import Pod, Record, Ref
+from tests import builders
+from tests.shell import Shell
+
+FOUND_NONE = "No resources found\n"
+
+
+def labelled(record: Record, namespace: str = "default", **labels: str) -> Record:
+    return replace(record, meta=replace(record.meta, namespace=namespace, labels=labels))
+
+
+@pytest.fixture
+def shop(shell: Shell) -> Shell:
+    """Two namespaces with what a selector may choose; the only host has a closed port."""
+    other = labelled(builders.bare_pod("elsewhere"), "staging", app="web")
+    records = [
+        labelled(builders.deployment("web", replicas=0), app="web"),
+        labelled(builders.config_map("settings", {}), app="web", tier="front"),
+        labelled(builders.config_map("rest", {}), app="db"),
+        builders.bare_pod("one"),
+        builders.bare_pod("two"),
+        replace(other, meta=replace(other.meta, uid="elsewhere")),
+        builders.namespace("staging"),
+        builders.node("node1"),
+    ]
+    store = shell.store()
+    store.edit(records)
+    store.close()
+    (shell.home / "hosts.ini").write_text("node1 ansible_host=127.0.0.1 ansible_port=1 ansible_user=root\n")
+    return shell
+
+
+def left(shell: Shell) -> set[str]:
+    """Of what may be deleted in these tests: what is neither gone nor on its way."""
+    store = shell.store()
+    world = store.load()
+    store.close()
+    tables = (world.declared, world.deployments, world.pods)
+    records: list[Record] = [record for table in tables for record in table.values()]
+    return {
+        record.meta.name
+        for record in records
+        if record.meta.deleting is None and not (isinstance(record, Pod) and record.stop is not None)
+    }
+
+
+EVERYTHING = {"web", "settings", "rest", "one", "two", "elsewhere", "staging"}
+
+# ---- delete ----
+
+
+@pytest.mark.parametrize(
+    ("words", "gone", "told"),
+    [
+        ("deploy,cm -l app=web", {"web", "settings"}, "deployment.apps/web deleted\nconfigmap/settings deleted\n"),
+        ("cm -l app=web,tier!=front", set(), None),
+        ("cm -l=app=db", {"rest"}, "configmap/rest deleted\n"),
+        ("cm --selector=app", {"settings", "rest"}, "configmap/rest deleted\nconfigmap/settings deleted\n"),
+        ("pods --all", {"one", "two"}, "pod/one deleted\npod/two deleted\n"),
+        ("pods --all -n staging", {"elsewhere"}, "pod/elsewhere deleted\n"),
+        ("jobs --all", set(), None),
+        ("ns --all", {"staging", "elsewhere"}, "namespace/staging deleted\n"),
+    ],
+)
+def test_delete_takes_what_is_chosen_and_nothing_else(
+    shop: Shell, words: str, gone: set[str], told: str | None
+) -> None:
+    code, out, err = shop("delete", *words.split(), "--no-wait", "-i", "hosts.ini")
+    assert (code, out) == (0, told or ""), err
+    assert told is not None or err == FOUND_NONE
+    assert left(shop) == EVERYTHING - gone
+
+
+def test_all_is_workloads_and_their_pods_and_one_change_to_each(shop: Shell) -> None:
+    code, out, err = shop("delete", "all", "--all", "--grace-period", "0", "--no-wait", "-i", "hosts.ini")
+    assert (code, out) == (0, "pod/one deleted\npod/two deleted\ndeployment.apps/web deleted\n"), err
+    assert left(shop) == EVERYTHING - {"one", "two", "web"}
+
+
+def test_a_pod_that_is_deleted_with_its_owner_and_by_itself_is_changed_once(shop: Shell) -> None:
+    owner = builders.replica_set("set")
+    pod = builders.bare_pod("set-1")
+    owned = replace(pod, meta=replace(pod.meta, owner=Ref("ReplicaSet", "set", owner.meta.uid)))
+    store = shop.store()
+    store.edit([owner, owned])
+    store.close()
+    code, out, err = shop("delete", "rs,po", "--all", "--grace-period", "0", "--no-wait", "-i", "hosts.ini")
+    assert code == 0 and "pod/set-1 deleted\n" in out and "replicaset.apps/set deleted\n" in out, err
+    assert not {"set", "set-1"} & left(shop)
+
+
+CHOICES = [
+    pytest.param("pods one --all", "name cannot be provided when --all is specified", "only kinds", id="name and all"),
+    pytest.param("pod/one -l app=web", "name cannot be provided when a selector", "only kinds", id="name and selector"),
+    pytest.param("pods --all -l app=web", "--all is set, but there is a selector too", "choose one", id="both"),
+    pytest.param("-l app=web", "at least one resource must be specified to use a selector", "pods", id="no kind"),
+    pytest.param("--all", "at least one resource must be specified to use --all", "pods", id="all of nothing"),
+    pytest.param("pods -l|", "-l is given an empty selector", "unset?", id="empty selector"),
+    pytest.param("pods -l| ", "-l is given an empty selector", "unset?", id="blank selector"),
+    pytest.param("pods -l a=b=c", "is not a label selector", "app=web", id="no selector"),
+    pytest.param("pods,podz --all", "knows no kind 'podz'", "did you mean", id="misspelt kind"),
+    pytest.param(", --all", "',' names no kind", "deploy,cm", id="no kind at all"),
+    pytest.param("events --all", "events are only shown", "sshoal events", id="events"),
+    pytest.param("pods", "'pods': which one?", "-l LABELS or --all", id="kind alone"),
+]
+
+
+@pytest.mark.parametrize(("words", "message", "hint"), CHOICES)
+def test_what_is_not_clear_deletes_nothing(shop: Shell, words: str, message: str, hint: str) -> None:
+    plain, *selector = words.split("|")
+    code, out, err = shop("delete", *plain.split(), *selector, "-i", "hosts.ini")
+    assert (code, out) == (2, "")
+    assert message in err and hint in err
+    assert left(shop) == EVERYTHING
+
+
+@pytest.mark.parametrize("choice", [("cm", "--all"), ("cm", "-l", "app")], ids=" ".join)
+def test_a_file_names_objects_and_is_not_chosen_from(shop: Shell, choice: tuple[str, ...]) -> None:
+    (shop.home / "rest.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: rest}\n")
+    code, _, err = shop("delete", "-f", "rest.yaml", *choice, "-i", "hosts.ini")
+    assert code == 2 and "it goes with neither -l nor --all" in err
+    assert left(shop) == EVERYTHING
+    code, out, _ = shop("delete", "cm/settings", "-f", "rest.yaml", "--no-wait", "-i", "hosts.ini")
+    assert (code, out) == (0, "configmap/settings deleted\nconfigmap/rest deleted\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("nodes", "a node is not deleted"), ("ns", "namespace default cannot be deleted")]
+)
+def test_what_cannot_be_deleted_by_name_cannot_be_among_all(shop: Shell, kind: str, message: str) -> None:
+    store = shop.store()
+    store.edit([builders.namespace("default")])
+    store.close()
+    code, out, err = shop("delete", kind, "--all", "-i", "hosts.ini")
+    assert (code, out, message in err) == (2, "", True)
+    assert left(shop) == {*EVERYTHING, "default"}
+
+
+def test_a_nodes_labels_are_those_of_its_inventory_too() -> None:
+    world = builders.world(builders.node("node1"), builders.node("node2", 2))
+    chosen = parse_chosen(["nodes"], "default", "kubernetes.io/hostname=node2", False)
+    assert [record.meta.name for record in chosen.records(world)] == ["node2"]
