@@ -201,6 +201,8 @@ def _pods(typed: _Typed, last: str) -> Iterator[Offer]:
 
 
 def _pods_or_owners(typed: _Typed, last: str) -> Iterator[Offer]:
+    if _is_chosen(typed):
+        return
     yield from _pods(typed, last)
     for kind, name in _store(typed).of_all(_namespace(typed)):
         if kind in ("Deployment", "StatefulSet", "DaemonSet", "Job"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -111,16 +111,18 @@ def _not_empty(given: str | None) -> str | None:
     return given.removeprefix("=")
 
 
-Chosen = Annotated[
-    str | None,
-    typer.Option(
+def _chooses(what: str) -> Any:
+    return typer.Option(
         "--selector",
         "-l",
         metavar="LABELS",
-        help="Those of the kinds that have these labels, e.g. app=web,tier!=db.",
+        help=f"{what} that have these labels, e.g. app=web,tier!=db.",
         callback=_not_empty,
-    ),
-]
+    )
+
+
+Chosen = Annotated[str | None, _chooses("Those of the kinds")]
+ChosenPods = Annotated[str | None, _chooses("Pods of the namespace")]
 All = Annotated[bool, typer.Option("--all", help="All of the kinds in the namespace.")]
 VaultIds = Annotated[
     list[str] | None,

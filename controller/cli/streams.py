@@ -11,7 +11,7 @@ from controller.cli import options
 from controller.cli.running import run_until_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from controller.model.cluster import Pod, World
 
@@ -22,6 +22,8 @@ PodOrDeployment = Annotated[
     str, typer.Argument(metavar="POD|KIND/NAME", help="A pod, or a workload: deployment/NAME, job/NAME …")
 ]
 
+_TAIL_OF_CHOSEN = 10  # lines of each pod that a selector chooses, as in kubectl
+
 
 def register(app: typer.Typer) -> None:
     app.command()(logs)
@@ -30,13 +32,20 @@ def register(app: typer.Typer) -> None:
 
 
 def logs(
-    target: PodOrDeployment,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="POD|KIND/NAME", help="A pod, or a workload: deployment/NAME, job/NAME …; or -l."),
+    ] = None,
+    selector: options.ChosenPods = None,
     container: Container = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is written.")] = False,
     previous: Annotated[
         bool, typer.Option("--previous", "-p", help="Of the container before its last restart.")
     ] = False,
-    tail: Annotated[int, typer.Option("--tail", metavar="LINES", help="Only the last lines; -1: all.")] = -1,
+    tail: Annotated[
+        int | None,
+        typer.Option("--tail", metavar="LINES", help="Only the last lines; -1: all. Default: all, with -l 10 of each."),
+    ] = None,
     since: Annotated[str, typer.Option("--since", metavar="TIME", help="Only what is younger, e.g. 5m.")] = "",
     timestamps: Annotated[bool, typer.Option("--timestamps", help="Begin each line with its time.")] = False,
     namespace: options.Namespace = "default",
@@ -46,20 +55,26 @@ def logs(
     """Print what containers write; of several pods merged, each line with its pod. On a terminal, escapes but colours are taken out.
 
     Examples:
-        sshoal logs web-6d4cf56db6-x7k2p
         sshoal logs deployment/web -f --tail 20
+        sshoal logs -l app=web,tier!=db -f
         sshoal logs web-6d4cf56db6-x7k2p -c nginx --previous
         sshoal logs job/pi --since 5m --timestamps
     """
     from controller.cli.logs import Wanted, show_logs
     from controller.cli.output import duration_s
+    from controller.cli.targets import NONE_FOUND
     from controller.cli.wiring import Wiring
 
     since_s = duration_s(since) if since else 0.0
+    if tail is None:
+        tail = -1 if selector is None else _TAIL_OF_CHOSEN
+    pods_of = _whose_logs(target, selector, namespace)
     wiring = Wiring.of(context_dir, inventory)
     wanted = Wanted(container, follow, previous, tail, since_s, timestamps)
-    chosen = _pods(wiring.world(), target, namespace)
-    if run_until_interrupted(show_logs(wiring, chosen, wanted, lambda: _pods(wiring.world(), target, namespace))):
+    chosen = pods_of(wiring.world())
+    if chosen is None:
+        print(NONE_FOUND, file=sys.stderr)
+    elif run_until_interrupted(show_logs(wiring, chosen, wanted, lambda: pods_of(wiring.world()) or ())):
         sys.exit(4)
 
 
@@ -133,6 +148,27 @@ def port_forward(
 # ---- which pods ---------------------------------------------------------------------------------------------------------
 
 
+def _whose_logs(target: str | None, selector: str | None, namespace: str) -> Callable[[World], list[Pod] | None]:
+    """What finds the pods in a world that logs are asked of; None: none is chosen. Raises UsageError."""
+    from controller.cli.targets import parse_chosen
+    from controller.model.cluster import Pod
+    from controller.model.errors import UsageError
+
+    if target is not None and selector is not None:
+        raise UsageError("only a selector (-l) or a POD name is allowed", hint="sshoal logs -l app=web")
+    if target is not None:
+        return lambda world: _pods(world, target, namespace)
+    if selector is None:
+        raise UsageError("POD or KIND/NAME is missing", hint="sshoal logs deployment/web, or sshoal logs -l app=web")
+    targets = parse_chosen(["pods"], namespace, selector, False)
+
+    def chosen(world: World) -> list[Pod] | None:
+        found = [pod for pod in targets.records(world) if isinstance(pod, Pod)]
+        return _on_nodes(found) if found else None
+
+    return chosen
+
+
 def one_pod(world: World, target: str, namespace: str) -> Pod:
     """A ready one of a deployment's; the pod itself else. Raises NotFound, UsageError."""
     from controller.decide.standing import is_ready
@@ -167,4 +203,8 @@ def _pods(world: World, target: str, namespace: str) -> list[Pod]:
     if isinstance(record, Deployment):
         owners = {item.meta.uid for item in revisions_of(world, record)}
     pods = [pod for pod in world.pods.values() if pod.meta.owner and pod.meta.owner.uid in owners]
+    return _on_nodes(pods)
+
+
+def _on_nodes(pods: Iterable[Pod]) -> list[Pod]:
     return sorted((pod for pod in pods if pod.node and pod.lost is None), key=lambda pod: pod.meta.name)

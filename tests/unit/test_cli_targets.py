@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from controller.cli.logs import Wanted
 from controller.cli.targets import parse_chosen
 from controller.model.cluster import Pod, Record, Ref
 from tests import builders
@@ -149,3 +152,85 @@ def test_a_nodes_labels_are_those_of_its_inventory_too() -> None:
     world = builders.world(builders.node("node1"), builders.node("node2", 2))
     chosen = parse_chosen(["nodes"], "default", "kubernetes.io/hostname=node2", False)
     assert [record.meta.name for record in chosen.records(world)] == ["node2"]
+
+
+# ---- logs ----
+
+
+@pytest.fixture
+def running(shop: Shell) -> Shell:
+    """`shop` with its pods on the node, but for one that has none yet; and one that was lost with its node."""
+    store = shop.store()
+    pods = {pod.meta.name: replace(pod, node="node1", bound=builders.moment(1)) for pod in store.load().pods.values()}
+    lost = replace(builders.bare_pod("lost"), node="node1", bound=builders.moment(1), lost=builders.moment(2))
+    store.edit([*pods.values(), builders.bare_pod("waiting"), lost])
+    store.close()
+    return shop
+
+
+class Shown:
+    """In place of show_logs: remembers what it is asked for."""
+
+    def __init__(self) -> None:
+        self.pods: list[str] = []
+        self.successors: list[str] = []
+        self.tail = 0
+
+    async def __call__(
+        self, _: Any, pods: Sequence[Pod], wanted: Wanted, pods_now: Callable[[], Sequence[Pod]]
+    ) -> bool:
+        self.pods = [pod.meta.name for pod in pods]
+        self.successors = [pod.meta.name for pod in pods_now()]
+        self.tail = wanted.tail
+        return False
+
+
+@pytest.mark.parametrize(
+    ("words", "pods", "tail"),
+    [
+        ("-l app=web", ["one", "two"], 10),
+        ("-l app=web -f", ["one", "two"], 10),
+        ("-l app=web --tail 3", ["one", "two"], 3),
+        ("-l app=web --tail=-1", ["one", "two"], -1),
+        ("-l app -n staging", ["elsewhere"], 10),
+        ("one", ["one"], -1),
+        ("pod/one --tail 3", ["one"], 3),
+    ],
+)
+def test_logs_of_a_selector_are_of_all_pods_on_nodes_that_match(
+    running: Shell, monkeypatch: pytest.MonkeyPatch, words: str, pods: list[str], tail: int
+) -> None:
+    shown = Shown()
+    monkeypatch.setattr("controller.cli.logs.show_logs", shown)
+    assert running("logs", *words.split(), "-i", "hosts.ini")[0] == 0
+    assert (shown.pods, shown.successors, shown.tail) == (pods, pods, tail)
+
+
+def test_logs_of_a_selector_tell_of_each_pod_that_cannot_be_asked(running: Shell) -> None:
+    code, out, err = running("logs", "-l", "app=web", "-i", "hosts.ini")
+    assert (code, out) == (4, "")
+    assert "note: one: node1" in err and "note: two: node1" in err
+
+
+def test_logs_of_a_selector_that_chooses_none_say_so(running: Shell) -> None:
+    assert running("logs", "-l", "app=nothing", "-i", "hosts.ini") == (0, "", FOUND_NONE)
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        pytest.param(["one", "-l", "app=web"], "only a selector (-l) or a POD name is allowed", "-l", id="both"),
+        pytest.param([], "POD or KIND/NAME is missing", "deployment/web", id="neither"),
+        pytest.param(["-l", ""], "-l is given an empty selector", "unset?", id="empty"),
+        pytest.param(["-l", "a=b=c"], "is not a label selector", "app=web", id="no selector"),
+    ],
+)
+def test_it_must_be_clear_whose_logs_are_wanted(running: Shell, words: list[str], message: str, hint: str) -> None:
+    code, out, err = running("logs", *words, "-i", "hosts.ini")
+    assert (code, out) == (2, "")
+    assert message in err and hint in err
+
+
+def test_pods_that_are_chosen_and_are_on_no_node_have_no_logs(shop: Shell) -> None:
+    code, _, err = shop("logs", "-l", "app=web", "-i", "hosts.ini")
+    assert code == 2 and "no pods on nodes" in err

@@ -77,6 +77,7 @@ def test_commands_groups_and_options_come_with_a_word_of_help(stored: Shell) -> 
         ("exec lon", ["lonely"]),
         ("exec -it lonely -- l", []),
         ("logs deployment/", ["deployment/web"]),
+        ("logs -l app=web ", []),
         ("get pods -n st", ["staging"]),
         ("get pods -o j", ["json", "jsonpath="]),
         ("get pods --output=y", ["--output=yaml"]),
