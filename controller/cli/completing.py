@@ -172,7 +172,11 @@ def _is_chosen(typed: _Typed) -> bool:
 
 
 def _kind_slash_name(typed: _Typed, last: str) -> Iterator[Offer]:
-    """KIND/NAME: what is stored in this namespace, by its full name."""
+    """KIND/NAME: what is stored in this namespace, by its full name; kinds, where -l or --all chooses of them."""
+    if _is_chosen(typed):
+        if not typed.arguments:
+            yield from _kinds_and_names(typed, last)
+        return
     if "/" in last:
         yield from _of_kind(typed, last)
         return

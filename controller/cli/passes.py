@@ -220,10 +220,17 @@ def _period_s(text: str) -> float:
 
 
 def wait(
-    target: Annotated[list[str], typer.Argument(metavar="KIND/NAME…", help="What to wait for, e.g. deployment/web.")],
+    target: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KIND/NAME…", help="What to wait for, e.g. deployment/web; with -l or --all kinds: pod,job."
+        ),
+    ],
     for_: Annotated[
         str, typer.Option("--for", metavar="CONDITION", help="ready, available, complete, failed or delete.")
     ] = "ready",
+    selector: options.Chosen = None,
+    all_: options.All = False,
     namespace: options.Namespace = "default",
     timeout: options.Timeout = "30s",
     inventory: options.Inventory = None,
@@ -237,12 +244,12 @@ def wait(
         sshoal wait deployment/web --for available --timeout 60s
         sshoal wait job/pi --for=condition=complete
         sshoal wait pod/lonely --for delete
+        sshoal wait pod -l app=web --for ready
     """
     from controller.cli.carry import carry_out
-    from controller.cli.names import parse_targets
     from controller.cli.output import duration_s
+    from controller.cli.targets import parse_chosen
     from controller.cli.wiring import Wiring
-    from controller.decide import verbs
     from controller.decide.standing import condition_of
     from controller.model.errors import NotFound, UsageError
 
@@ -251,22 +258,21 @@ def wait(
         known = "ready, available, complete, failed or delete"
         raise UsageError(f"--for {for_} is no condition of this command", hint=known)
     wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
-    identities = parse_targets(target, namespace)
+    targets = parse_chosen(target, namespace, selector, all_)
     budget_s = duration_s(timeout)
     world = wiring.world()
-    if condition != "delete":
-        judge = condition_of(condition)
-        for identity in identities:
-            judge(world, verbs.find(world, *identity))  # a question that makes no sense is told at once
-        run(carry_out(wiring, [], [], lambda carry: carry.wait_for(identities, budget_s, judge, required=True)))
+    records = targets.records(world, missing_ok=condition == "delete")
+    if condition == "delete":
+        uids = [record.meta.uid for record in records]  # what is not there is gone already
+        run(carry_out(wiring, [], [], lambda carry: carry.wait_gone(uids, budget_s, required=True)))
         return
-    uids = []
-    for identity in identities:
-        try:
-            uids.append(verbs.find(world, *identity).meta.uid)
-        except NotFound:
-            continue  # gone already
-    run(carry_out(wiring, [], [], lambda carry: carry.wait_gone(uids, budget_s, required=True)))
+    if not records:
+        raise NotFound("no matching resources found")
+    judge = condition_of(condition)
+    for record in records:
+        judge(world, record)  # a question that makes no sense is told at once
+    identities = [(record.meta.kind, record.meta.namespace, record.meta.name) for record in records]
+    run(carry_out(wiring, [], [], lambda carry: carry.wait_for(identities, budget_s, judge, required=True)))
 
 
 @schedule_app.command("install")

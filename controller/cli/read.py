@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,13 +14,13 @@ from controller.cli.running import run, run_until_interrupted
 if TYPE_CHECKING:
     from controller.act.store import Event
     from controller.cli.scene import Scene
+    from controller.cli.targets import Targets
     from controller.cli.wiring import Wiring
     from controller.model.cluster import Record
 
 Cached = Annotated[bool, typer.Option("--cached", help="From the store alone; no host is asked.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show what changes.")]
 
-_ALL = ("Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob")
 _WATCH_S = 2.0
 
 
@@ -57,11 +57,11 @@ def get(
         sshoal get pods -o jsonpath='{.items[*].metadata.name}'
     """
     from controller.cli.output import check_output, emit, is_document
+    from controller.cli.targets import parse_shown
     from controller.cli.wiring import Wiring
-    from controller.model.selectors import parse_selector
 
     check_output(output)
-    question = _Question(*_kinds_and_names(what), "" if all_namespaces else namespace, parse_selector(selector))
+    question = _Question(parse_shown(what, "" if all_namespaces else namespace, selector))
     wiring = Wiring.of(context_dir, inventory)
     if watch:
         _refuse_documents(output)
@@ -81,6 +81,7 @@ def describe(
     what: Annotated[
         list[str], typer.Argument(metavar="KIND [NAME…] | KIND/NAME…", help="For example pod web-1, or node/node1.")
     ],
+    selector: options.Chosen = None,
     namespace: options.Namespace = "default",
     cached: Cached = False,
     inventory: options.Inventory = None,
@@ -91,21 +92,24 @@ def describe(
     Examples:
         sshoal describe pod web-6d4cf56db6-x7k2p
         sshoal describe deployment/web node/node1
+        sshoal describe pods -l app=web
     """
     from controller.cli.describe import describe as describe_one
     from controller.cli.scene import events_of
+    from controller.cli.targets import parse_shown
     from controller.cli.wiring import Wiring
 
-    kinds, names = _kinds_and_names(what)
+    targets = parse_shown(what, namespace, selector or "")
     wiring = Wiring.of(context_dir, inventory)
     scene = run(_scene(wiring, cached, needs_hosts=True))
     texts = []
-    for kind, record in _chosen(scene, kinds, names, namespace, lambda labels: True):
-        stored = wiring.store.events(kind=kind, namespace=record.meta.namespace, name=record.meta.name)
+    for record in _chosen(scene, targets):
+        meta = record.meta
+        stored = wiring.store.events(kind=meta.kind, namespace=meta.namespace, name=meta.name)
         told = [event for event in events_of(scene, stored) if _is_about(event, record)]
         texts.append(describe_one(scene, record, told))
     if not texts:
-        print(f"no {_words(kinds)} found", file=sys.stderr)
+        print(f"no {_words(targets.kinds)} found", file=sys.stderr)
     else:
         print("\n\n".join(texts))
     exit_for(scene)
@@ -170,21 +174,17 @@ def version(context_dir: options.ContextDir = "") -> None:
 class _Question:
     """Which objects `get` is asked for, and how its answer looks."""
 
-    def __init__(
-        self,
-        kinds: Sequence[str],
-        names: Sequence[tuple[str, str]],
-        namespace: str,
-        matches: Callable[[Any], bool],
-    ) -> None:
+    def __init__(self, targets: Targets) -> None:
         from controller.cli.names import WITHOUT_NAMESPACE
+        from controller.cli.targets import ALL
 
-        self._kinds, self._names, self._namespace, self._matches = kinds, names, namespace, matches
-        self.namespaced = not all(kind in WITHOUT_NAMESPACE for kind in kinds)
+        self._targets = targets
+        self.namespaced = not all(kind in WITHOUT_NAMESPACE for kind in targets.kinds)
         self.needs_hosts = any(
-            kind in (*_ALL, "Node", "Event", "PersistentVolumeClaim", "HorizontalPodAutoscaler") for kind in kinds
+            kind in (*ALL, "Node", "Event", "PersistentVolumeClaim", "HorizontalPodAutoscaler")
+            for kind in targets.kinds
         )
-        self.words = _words(kinds)
+        self.words = _words(targets.kinds)
 
     def answer(self, wiring: Wiring, scene: Scene, output: str) -> str:
         """Text in the format asked for; "" when nothing was found."""
@@ -194,15 +194,15 @@ class _Question:
 
         if output in ("table", "wide"):
             return self.table(wiring, scene, output)
-        if self._kinds == ["Event"]:
+        if self._targets.kinds == ("Event",):
             check_output(output, ("table", "wide", "json", "yaml"))
-            found = [event_object(event) for event in _events(wiring, scene, ("", self._namespace, ""))]
+            found = [event_object(event) for event in _events(wiring, scene, ("", self._targets.namespace, ""))]
             return document(to_list(found), output)
-        chosen = _chosen(scene, self._kinds, self._names, self._namespace, self._matches)
+        chosen = _chosen(scene, self._targets)
         if output == "name":
-            return "\n".join(f"{resource(kind)}/{record.meta.name}" for kind, record in chosen)
-        objects = [to_object(scene, record) for _, record in chosen]
-        single = len(self._names) == 1 and len(objects) == 1
+            return "\n".join(f"{resource(record.meta.kind)}/{record.meta.name}" for record in chosen)
+        objects = [to_object(scene, record) for record in chosen]
+        single = len(self._targets.names or ()) == 1 and len(objects) == 1
         return document(objects[0] if single else to_list(objects), output)
 
     def table(self, wiring: Wiring, scene: Scene, output: str) -> str:
@@ -210,19 +210,20 @@ class _Question:
         from controller.cli.output import table
         from controller.cli.tables import rows_of
 
-        if self._kinds == ["Event"]:
-            return _event_table(wiring, scene, ("", self._namespace, ""), not self._namespace)
-        chosen = _chosen(scene, self._kinds, self._names, self._namespace, self._matches)
+        kinds, namespace = self._targets.kinds, self._targets.namespace
+        if kinds == ("Event",):
+            return _event_table(wiring, scene, ("", namespace, ""), not namespace)
+        chosen = _chosen(scene, self._targets)
         parts = []
-        for kind in self._kinds:
-            records = [record for found, record in chosen if found == kind]
-            strangers = _strangers(scene, self._names) if kind == "Node" else []
+        for kind in kinds:
+            records = [record for record in chosen if record.meta.kind == kind]
+            strangers = _strangers(scene, self._targets) if kind == "Node" else []
             if not records and not strangers:
                 continue
-            namespaces = not self._namespace and kind not in WITHOUT_NAMESPACE
+            namespaces = not namespace and kind not in WITHOUT_NAMESPACE
             header, rows = rows_of(scene, kind, records, wide=output == "wide", namespaces=namespaces)
             rows += [[*row, *["<unknown>"] * (len(header) - len(row))] for row in strangers]
-            if len(self._kinds) > 1:
+            if len(kinds) > 1:
                 place = 1 if namespaces else 0
                 for row in rows:
                     row[place] = f"{resource(kind)}/{row[place]}"
@@ -230,69 +231,27 @@ class _Question:
         return "\n\n".join(parts)
 
 
-def _kinds_and_names(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Kinds in order, and (kind, name) of single objects; no names: all of these kinds. Raises UsageError."""
-    from controller.cli.names import parse_kind, parse_targets
-    from controller.model.errors import UsageError
-
-    first, *rest = words
-    if "/" not in first and not rest:
-        if first.lower() == "all":
-            return list(_ALL), []
-        kinds = list(dict.fromkeys(parse_kind(word) for word in first.split(",") if word))
-        if "Event" in kinds and len(kinds) > 1:
-            raise UsageError("events are shown by themselves", hint="sshoal events")
-        return kinds, []
-    named = [(kind, name) for kind, _, name in parse_targets(words, "")]
-    if any(kind == "Event" for kind, _ in named):
-        raise UsageError("events have no names", hint="sshoal events --for deployment/web")
-    return list(dict.fromkeys(kind for kind, _ in named)), named
-
-
-def _chosen(
-    scene: Scene, kinds: Sequence[str], names: Sequence[tuple[str, str]], namespace: str, matches: Callable[[Any], bool]
-) -> list[tuple[str, Record]]:
+def _chosen(scene: Scene, targets: Targets) -> list[Record]:
     """Raises NotFound when an object that was named is not there."""
-    from controller.cli.names import WITHOUT_NAMESPACE
-    from controller.decide.verbs import find
-    from controller.model.errors import NotFound
+    from dataclasses import replace
 
-    if names:
-        strangers = {name for name in scene.views if name not in scene.world.nodes}
-        found = []
-        for kind, name in names:
-            if kind == "Node" and name in strangers:
-                continue
-            if not namespace and kind not in WITHOUT_NAMESPACE:
-                raise NotFound(f"{kind.lower()} {name}: of which namespace?", hint="-n NAMESPACE rather than -A")
-            found.append((kind, find(scene.world, kind, "" if kind in WITHOUT_NAMESPACE else namespace, name)))
-        return found
-    return [
-        (kind, record)
-        for kind in kinds
-        for record in scene.records(kind)
-        if (kind in WITHOUT_NAMESPACE or not namespace or record.meta.namespace == namespace)
-        and matches(_labels(record))
-    ]
+    if targets.names is not None:  # hosts of the inventory that are no nodes yet have no records
+        known = [
+            one for one in targets.names if one[0] != "Node" or one[2] in scene.world.nodes or one[2] not in scene.views
+        ]
+        targets = replace(targets, names=tuple(known))
+    return targets.records(scene.world)
 
 
-def _labels(record: Record) -> Any:
-    from controller.model.cluster import Node
-
-    return {**record.labels, **record.meta.labels} if isinstance(record, Node) else record.meta.labels
-
-
-def _strangers(scene: Scene, names: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """Hosts of the inventory that are no nodes yet."""
-    wanted = {name for kind, name in names if kind == "Node"}
-    found = [view for name, view in scene.views.items() if name not in scene.world.nodes]
+def _strangers(scene: Scene, targets: Targets) -> list[list[str]]:
+    """Hosts of the inventory that are no nodes yet: they have no labels."""
+    named = None if targets.names is None else {name for kind, _, name in targets.names if kind == "Node"}
     rows = []
-    for view in found:
-        if not names or view.name in wanted:
-            host = scene.world.hosts.get(view.name)
-            rows.append(
-                [view.name, view.state, "0", "<none>", "<none>", "<none>", host.address if host else "<unknown>"]
-            )
+    for name, view in scene.views.items():
+        if name not in scene.world.nodes and (targets.matches({}) if named is None else name in named):
+            host = scene.world.hosts.get(name)
+            address = host.address if host else "<unknown>"
+            rows.append([name, view.state, "0", "<none>", "<none>", "<none>", address])
     return rows
 
 

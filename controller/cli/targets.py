@@ -74,17 +74,31 @@ def parse_chosen(words: Sequence[str], namespace: str, selector: str | None, eve
             raise UsageError(
                 f"{words[0]!r}: which one?", hint=f"sshoal … {words[0]} NAME; or {words[0]} with -l LABELS or --all"
             )
-        names = parse_targets(words, namespace)
-        return Targets(tuple(dict.fromkeys(kind for kind, _, _ in names)), tuple(names), namespace)
+        return _named(parse_targets(words, namespace), namespace)
     how = "a selector" if selector is not None else "--all"
     if not words:
         raise UsageError(f"at least one resource must be specified to use {how}", hint="for example pods, or deploy,cm")
     if len(words) > 1 or "/" in words[0]:
-        raise UsageError(f"name cannot be provided when {how} is specified", hint="only kinds: pods, or deploy,cm")
+        raise _named_too(how)
     kinds = parse_kinds(words[0])
     if "Event" in kinds:
         raise UsageError("events are only shown", hint="sshoal events")
     return Targets(kinds, None, namespace, parse_selector(selector or ""))
+
+
+def parse_shown(words: Sequence[str], namespace: str, selector: str) -> Targets:
+    """For commands that look: names, or kinds, of which all are meant unless a selector chooses. Raises UsageError."""
+    if len(words) > 1 or "/" in words[0]:
+        if selector.strip():
+            raise _named_too("a selector")
+        names = parse_targets(words, namespace)
+        if any(kind == "Event" for kind, _, _ in names):
+            raise UsageError("events have no names", hint="sshoal events --for deployment/web")
+        return _named(names, namespace)
+    kinds = parse_kinds(words[0])
+    if "Event" in kinds and len(kinds) > 1:
+        raise UsageError("events are shown by themselves", hint="sshoal events")
+    return Targets(kinds, None, namespace, parse_selector(selector))
 
 
 def parse_kinds(word: str) -> tuple[str, ...]:
@@ -95,6 +109,14 @@ def parse_kinds(word: str) -> tuple[str, ...]:
     if not kinds:
         raise UsageError(f"{word!r} names no kind", hint="for example pods, or deploy,cm")
     return kinds
+
+
+def _named(names: Sequence[Identity], namespace: str) -> Targets:
+    return Targets(tuple(dict.fromkeys(kind for kind, _, _ in names)), tuple(names), namespace)
+
+
+def _named_too(how: str) -> UsageError:
+    return UsageError(f"name cannot be provided when {how} is specified", hint="only kinds: pods, or deploy,cm")
 
 
 def labels_of(record: Record) -> Mapping[str, str]:

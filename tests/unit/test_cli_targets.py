@@ -101,6 +101,7 @@ def test_a_pod_that_is_deleted_with_its_owner_and_by_itself_is_changed_once(shop
     assert not {"set", "set-1"} & left(shop)
 
 
+# What is not clear, whatever the command.
 CHOICES = [
     pytest.param("pods one --all", "name cannot be provided when --all is specified", "only kinds", id="name and all"),
     pytest.param("pod/one -l app=web", "name cannot be provided when a selector", "only kinds", id="name and selector"),
@@ -234,3 +235,116 @@ def test_it_must_be_clear_whose_logs_are_wanted(running: Shell, words: list[str]
 def test_pods_that_are_chosen_and_are_on_no_node_have_no_logs(shop: Shell) -> None:
     code, _, err = shop("logs", "-l", "app=web", "-i", "hosts.ini")
     assert code == 2 and "no pods on nodes" in err
+
+
+# ---- label, annotate ----
+
+
+def labels_of(shell: Shell, field: str = "labels") -> dict[str, dict[str, str]]:
+    store = shell.store()
+    world = store.load()
+    store.close()
+    return {record.meta.name: dict(getattr(record.meta, field)) for record in world.declared.values()}
+
+
+def test_label_changes_all_that_match_in_one_transaction(shop: Shell) -> None:
+    code, out, _ = shop("label", "deploy,cm", "-l", "app=web", "team=shop", "tier-")
+    assert (code, out) == (0, "deployment.apps/web labeled\nconfigmap/settings labeled\n")
+    assert labels_of(shop)["settings"] == {"app": "web", "team": "shop"}
+    assert labels_of(shop)["rest"] == {"app": "db"}
+    code, out, err = shop("label", "cm", "--all", "app=web")
+    assert (code, out, "configmap default/rest has app='db' already" in err) == (2, "", True)
+    assert (
+        shop("label", "cm", "--all", "app=web", "--overwrite")[1]
+        == "configmap/rest labeled\nconfigmap/settings unchanged\n"
+    )
+
+
+def test_annotate_and_list_take_all_of_a_kind(shop: Shell) -> None:
+    assert shop("annotate", "cm", "--all", "why=so")[1] == "configmap/rest annotated\nconfigmap/settings annotated\n"
+    assert labels_of(shop, "annotations")["rest"] == {"why": "so"}
+    assert shop("label", "cm", "-l", "tier", "--list")[1] == "app=web\ntier=front\n"
+    listed = (
+        "Listing labels for configmap/rest:\n app=db\nListing labels for configmap/settings:\n app=web\n tier=front\n"
+    )
+    assert shop("label", "cm", "--all", "--list")[1] == listed
+
+
+@pytest.mark.parametrize(
+    "words", ["label cm -l app=nothing a=b", "annotate jobs --all a=b", "label cm --all -n nowhere --list"]
+)
+def test_where_nothing_is_chosen_that_is_said(shop: Shell, words: str) -> None:
+    before = labels_of(shop)
+    assert shop(*words.split()) == (0, "", FOUND_NONE)
+    assert labels_of(shop) == before
+
+
+@pytest.mark.parametrize("command", ["label", "annotate"])
+@pytest.mark.parametrize(("words", "message", "hint"), CHOICES)
+def test_what_is_not_clear_changes_nothing(shop: Shell, command: str, words: str, message: str, hint: str) -> None:
+    plain, *selector = words.split("|")
+    before = labels_of(shop), labels_of(shop, "annotations")
+    code, out, err = shop(command, *plain.split(), *selector, "a=b")
+    assert (code, out) == (2, "")
+    assert message in err and hint in err
+    assert (labels_of(shop), labels_of(shop, "annotations")) == before
+
+
+# ---- describe, get ----
+
+
+def test_describe_tells_of_those_that_match(shop: Shell) -> None:
+    code, out, _ = shop("describe", "cm", "-l", "app=web", "--cached")
+    assert code == 0 and "settings" in out and "rest" not in out
+    code, out, err = shop("describe", "cm", "-l", "app=nothing", "--cached")
+    assert (code, out, err) == (0, "", "no configmaps found\n")
+
+
+@pytest.mark.parametrize("command", ["describe", "get"])
+def test_a_selector_does_not_go_with_names(shop: Shell, command: str) -> None:
+    code, out, err = shop(command, "cm", "settings", "-l", "app=web", "--cached")
+    assert (code, out) == (2, "")
+    assert "name cannot be provided when a selector is specified" in err
+
+
+def test_an_empty_selector_describes_nothing(shop: Shell) -> None:
+    code, out, err = shop("describe", "cm", "-l", "", "--cached")
+    assert (code, out) == (2, "") and "-l is given an empty selector" in err
+
+
+def test_hosts_that_are_no_nodes_have_no_labels(shop: Shell) -> None:
+    (shop.home / "hosts.ini").write_text("new ansible_host=127.0.0.1 ansible_port=1\n")
+    assert "new" in shop("get", "nodes", "-i", "hosts.ini")[1]
+    assert "new" not in shop("get", "nodes", "-i", "hosts.ini", "-l", "disk=ssd")[1]
+    assert "new" in shop("get", "nodes", "-i", "hosts.ini", "-l", "!disk")[1]
+
+
+# ---- wait ----
+
+
+def test_wait_is_for_all_that_match(shop: Shell) -> None:
+    code, _, err = shop("wait", "pods", "-l", "app=web", "--timeout", "0", "-i", "hosts.ini")
+    assert code == 3 and "pod one" in err and "pod two" in err and "elsewhere" not in err
+    code, _, err = shop(
+        "wait", "pods", "--all", "-n", "staging", "--for", "delete", "--timeout", "0", "-i", "hosts.ini"
+    )
+    assert (code, "still there: pod elsewhere" in err) == (3, True)
+    code, out, err = shop("wait", "cm,deploy", "--all", "--timeout", "5s", "-i", "hosts.ini")
+    assert code == 0, err
+    assert len(out.splitlines()) == 3
+
+
+def test_wait_for_none_is_an_error_unless_they_shall_be_gone(shop: Shell) -> None:
+    code, _, err = shop("wait", "pods", "-l", "app=nothing", "-i", "hosts.ini")
+    assert (code, err) == (2, "error: no matching resources found\n")
+    assert shop("wait", "pods", "-l", "app=nothing", "--for", "delete", "-i", "hosts.ini")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"), [one for one in CHOICES if "at least one" not in str(one.values[1])]
+)
+def test_it_must_be_clear_what_is_waited_for(shop: Shell, words: str, message: str, hint: str) -> None:
+    plain, *selector = words.split("|")
+    code, out, err = shop("wait", *plain.split(), *selector, "-i", "hosts.ini")
+    assert (code, out) == (2, "")
+    assert message in err and hint in err
