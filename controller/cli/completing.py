@@ -252,6 +252,8 @@ def _contexts(typed: _Typed, last: str) -> Iterator[Offer]:
 
 def _formats(typed: _Typed, _: str) -> Iterator[Offer]:
     yield from ((name, "") for name in ("table", "wide", "json", "yaml", "name", "jsonpath="))
+    if typed.words == ("get",):
+        yield "custom-columns=", "NAME:.metadata.name,…"
 
 
 # By what the command line's definition says: the metavar first, as the more exact one, then the parameter's name.
@@ -276,6 +278,7 @@ _BY_METAVAR: dict[str, Callable[[_Typed, str], Iterator[Offer]]] = {
     "DIR": _files,
     "REF|FILE": _files,
     "SHELL": _plain("bash", "zsh", "fish"),
+    "JSONPATH": _plain(".metadata.name", ".metadata.creationTimestamp"),
     "CONDITION": _plain("ready", "available", "complete", "failed", "delete"),
 }
 _BY_NAME: dict[str, Callable[[_Typed, str], Iterator[Offer]]] = {

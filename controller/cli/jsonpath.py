@@ -22,10 +22,12 @@ HINT = "for example '{.items[*].metadata.name}'"
 
 Step = Callable[[Any], Iterator[Any]]  # one value → those it leads to
 Path = tuple[Step, ...]
+Finder = Callable[[Any], list[Any]]  # a value → what a path finds in it
 
 _NAME = re.compile(r"""(?:\\.|[^\s.,\[\]$@{}()!<>=|&'"*\\])+""")
 _SLICE = re.compile(r"(-?\d+)?(?::(-?\d+)?(?::(\d+)?)?)?")
 _COMPARISON = re.compile(r"\s*(==|!=|<=|>=|<|>)\s*")
+_RELAXED = re.compile(r"\{\.?([^{}]+)\}|\.?([^{}]+)")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _DIGITS_MAX = 19  # of a signed number of 64 bits
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
@@ -69,6 +71,27 @@ class Template:
         return _render(self.parts, value)
 
 
+def parse_path(text: str) -> Finder:
+    """One path as --sort-by and custom-columns take it: .metadata.name, metadata.name or {.metadata.name}. Raises UsageError.
+
+    What it finds in a value is told; nothing for what is not there, an index outside a list included.
+    """
+    found = _RELAXED.fullmatch(text)
+    inner = (found[1] or found[2]) if found else ""
+    if not inner:
+        raise UsageError(f"{text!r} is no single JSONPath", hint="for example .metadata.name")
+    reader = _Reader(inner if inner.startswith("[") else f".{inner}")
+    path = reader.whole_path()
+
+    def find(value: Any) -> list[Any]:
+        try:
+            return _follow(path, value)
+        except UsageError:  # what a list lacks, or what is no list
+            return []
+
+    return find
+
+
 def parse(text: str) -> Template:
     """Raises UsageError with the place of what is not understood."""
     if "{" not in text:
@@ -82,16 +105,16 @@ def parse(text: str) -> Template:
 
 
 def _render(parts: Sequence[_Part], value: Any) -> str:
-    shown = []
+    texts = []
     for part in parts:
         match part:
             case _Text(text):
-                shown.append(text)
+                texts.append(text)
             case _Value(path):
-                shown.append(" ".join(_shown(found) for found in _follow(path, value)))
+                texts.append(" ".join(shown(found) for found in _follow(path, value)))
             case _Range(path, body):
-                shown += [_render(body, item) for item in _follow(path, value)]
-    return "".join(shown)
+                texts += [_render(body, item) for item in _follow(path, value)]
+    return "".join(texts)
 
 
 def _follow(path: Path, value: Any) -> list[Any]:
@@ -101,7 +124,8 @@ def _follow(path: Path, value: Any) -> list[Any]:
     return found
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """As text: objects and lists as JSON, null as nothing."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -178,12 +202,12 @@ def _compared(left: Any, comparison: str, right: Any) -> bool:
     try:
         return _COMPARE[comparison](left, right)
     except TypeError:
-        raise UsageError(f"JSONPath: {_shown(left)!r} and {_shown(right)!r} have no order") from None
+        raise UsageError(f"JSONPath: {shown(left)!r} and {shown(right)!r} have no order") from None
 
 
 def _list(value: Any) -> Sequence[Any]:
     if not isinstance(value, list | tuple):
-        raise UsageError(f"JSONPath: a list is expected where there is {_shown(value)[:60]!r}")
+        raise UsageError(f"JSONPath: a list is expected where there is {shown(value)[:60]!r}")
     return value
 
 
@@ -225,6 +249,13 @@ class _Reader:
         if in_range:
             raise self._error("{range} without {end}")
         return tuple(parts)
+
+    def whole_path(self) -> Path:
+        """The text as one path."""
+        path = self._path(in_range=True)
+        if self._peek_after_blanks():
+            raise self._error("the end of the path is expected")
+        return path
 
     def _quoted_text(self) -> _Text:
         return _Text(self._quoted())

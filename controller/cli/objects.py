@@ -84,6 +84,7 @@ def event_object(event: Event) -> dict[str, Any]:
         "metadata": {
             "name": f"{event.name}.{int(event.first_wall_s * 1e6):x}",
             "namespace": event.namespace or "default",
+            "creationTimestamp": timestamp(event.first_wall_s),
         },
         "involvedObject": {key: item for key, item in involved.items() if item},
         "reason": event.reason,

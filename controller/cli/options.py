@@ -80,6 +80,13 @@ Lenient = Annotated[
     typer.Option("--lenient", help="Run without the fields and kinds that sshoal does not support, and say which."),
 ]
 Timeout = Annotated[str, typer.Option("--timeout", metavar="TIME", help="How long to wait, e.g. 90s or 5m.")]
+
+
+def without_equals(given: str) -> str:
+    """-o=json and -l=app=web, as kubectl takes them too."""
+    return given.removeprefix("=")
+
+
 Output = Annotated[
     str,
     typer.Option(
@@ -87,7 +94,7 @@ Output = Annotated[
         "-o",
         metavar="FORMAT",
         help="table, wide, json, yaml, name or jsonpath=TEMPLATE.",
-        callback=lambda text: text.removeprefix("="),  # -o=json, as kubectl takes it too
+        callback=without_equals,
     ),
 ]
 Selector = Annotated[
@@ -97,7 +104,7 @@ Selector = Annotated[
         "-l",
         metavar="LABELS",
         help="Only objects with these labels, e.g. app=web,tier!=db.",
-        callback=lambda text: text.removeprefix("="),  # -l=app=web, as kubectl takes it too
+        callback=without_equals,
     ),
 ]
 

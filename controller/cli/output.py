@@ -14,10 +14,10 @@ _JSONPATH = "jsonpath="
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as kubectl aligns them: upper-case header, three spaces between."""
-    lines = [list(header), *[[cell or "<none>" for cell in row] for row in rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, headers: bool = True) -> str:
+    """Columns as kubectl aligns them: upper-case header (unless there shall be no `headers`), three spaces between."""
+    lines = [*([list(header)] if headers else []), *[[cell or "<none>" for cell in row] for row in rows]]
+    widths = [max((len(line[column]) for line in lines), default=0) for column in range(len(header))]
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )

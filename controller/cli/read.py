@@ -14,9 +14,7 @@ from controller.cli.running import run, run_until_interrupted
 if TYPE_CHECKING:
     from controller.act.store import Event
     from controller.cli.scene import Scene
-    from controller.cli.targets import Targets
     from controller.cli.wiring import Wiring
-    from controller.model.cluster import Record
 
 Cached = Annotated[bool, typer.Option("--cached", help="From the store alone; no host is asked.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show what changes.")]
@@ -42,7 +40,27 @@ def get(
     namespace: options.Namespace = "default",
     all_namespaces: options.AllNamespaces = False,
     selector: options.Selector = "",
-    output: options.Output = "table",
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FORMAT",
+            help="table, wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,….",
+            callback=options.without_equals,
+        ),
+    ] = "table",
+    sort_by: Annotated[
+        str, typer.Option("--sort-by", metavar="JSONPATH", help="In the order of this field, e.g. .metadata.name.")
+    ] = "",
+    show_labels: Annotated[
+        bool, typer.Option("--show-labels", help="Of tables: all labels as the last column.")
+    ] = False,
+    label_columns: Annotated[
+        list[str] | None,
+        typer.Option("--label-columns", "-L", metavar="KEY,…", help="Of tables: a column for each of these labels."),
+    ] = None,
+    no_headers: Annotated[bool, typer.Option("--no-headers", help="Tables without the line of headers.")] = False,
     cached: Cached = False,
     watch: Watch = False,
     inventory: options.Inventory = None,
@@ -54,21 +72,27 @@ def get(
         sshoal get pods -o wide
         sshoal get deploy,po -A -l app=web
         sshoal get deployment web -o yaml
-        sshoal get pods -o jsonpath='{.items[*].metadata.name}'
+        sshoal get pods -o custom-columns=NAME:.metadata.name,NODE:.spec.nodeName --sort-by .spec.nodeName
     """
-    from controller.cli.output import check_output, emit, is_document
+    from controller.cli.getting import Question, parse_shape
+    from controller.cli.output import emit, is_document
     from controller.cli.targets import parse_shown
     from controller.cli.wiring import Wiring
 
-    check_output(output)
-    question = _Question(parse_shown(what, "" if all_namespaces else namespace, selector))
+    shape = parse_shape(
+        output, headers=not no_headers, show_labels=show_labels, keys=label_columns or (), sort_by=sort_by
+    )
+    if watch and shape.order is not None:
+        print("warning: --watch requested, --sort-by will be ignored", file=sys.stderr)
+        shape = shape.unordered()
+    question = Question(parse_shown(what, "" if all_namespaces else namespace, selector), shape)
     wiring = Wiring.of(context_dir, inventory)
     if watch:
-        _refuse_documents(output)
-        run_until_interrupted(_watch(wiring, lambda scene: question.table(wiring, scene, output), cached))
+        _refuse_documents("table" if shape.is_table else output)
+        run_until_interrupted(_watch(wiring, lambda scene: question.table(wiring, scene), cached))
         return
     scene = run(_scene(wiring, cached, needs_hosts=question.needs_hosts))
-    text = question.answer(wiring, scene, output)
+    text = question.answer(wiring, scene)
     if text or is_document(output):
         emit(text, output)
     else:
@@ -95,7 +119,7 @@ def describe(
         sshoal describe pods -l app=web
     """
     from controller.cli.describe import describe as describe_one
-    from controller.cli.scene import events_of
+    from controller.cli.getting import chosen, told
     from controller.cli.targets import parse_shown
     from controller.cli.wiring import Wiring
 
@@ -103,13 +127,11 @@ def describe(
     wiring = Wiring.of(context_dir, inventory)
     scene = run(_scene(wiring, cached, needs_hosts=True))
     texts = []
-    for record in _chosen(scene, targets):
+    for record in chosen(scene, targets):
         meta = record.meta
-        stored = wiring.store.events(kind=meta.kind, namespace=meta.namespace, name=meta.name)
-        told = [event for event in events_of(scene, stored) if _is_about(event, record)]
-        texts.append(describe_one(scene, record, told))
+        texts.append(describe_one(scene, record, told(wiring, scene, (meta.kind, meta.namespace, meta.name))))
     if not texts:
-        print(f"no {_words(targets.kinds)} found", file=sys.stderr)
+        print(f"no {targets.words} found", file=sys.stderr)
     else:
         print("\n\n".join(texts))
     exit_for(scene)
@@ -131,6 +153,7 @@ def events(
         sshoal events --for deployment/web
         sshoal events -A --watch
     """
+    from controller.cli.getting import told
     from controller.cli.names import parse_target
     from controller.cli.output import check_output, emit
     from controller.cli.wiring import Wiring
@@ -143,7 +166,7 @@ def events(
         run_until_interrupted(_watch(wiring, lambda scene: _event_table(wiring, scene, target, all_namespaces), cached))
         return
     scene = run(_scene(wiring, cached, needs_hosts=True))
-    found = _events(wiring, scene, target)
+    found = told(wiring, scene, target)
     if not found and output == "table":
         print("no events", file=sys.stderr)
     else:
@@ -168,116 +191,13 @@ def version(context_dir: options.ContextDir = "") -> None:
     print(f"python {sys.version.split()[0]}")
 
 
-# ---- what is asked for --------------------------------------------------------------------------------------------------
-
-
-class _Question:
-    """Which objects `get` is asked for, and how its answer looks."""
-
-    def __init__(self, targets: Targets) -> None:
-        from controller.cli.names import WITHOUT_NAMESPACE
-        from controller.cli.targets import ALL
-
-        self._targets = targets
-        self.namespaced = not all(kind in WITHOUT_NAMESPACE for kind in targets.kinds)
-        self.needs_hosts = any(
-            kind in (*ALL, "Node", "Event", "PersistentVolumeClaim", "HorizontalPodAutoscaler")
-            for kind in targets.kinds
-        )
-        self.words = _words(targets.kinds)
-
-    def answer(self, wiring: Wiring, scene: Scene, output: str) -> str:
-        """Text in the format asked for; "" when nothing was found."""
-        from controller.cli.names import resource
-        from controller.cli.objects import event_object, to_list, to_object
-        from controller.cli.output import check_output, document
-
-        if output in ("table", "wide"):
-            return self.table(wiring, scene, output)
-        if self._targets.kinds == ("Event",):
-            check_output(output, ("table", "wide", "json", "yaml"))
-            found = [event_object(event) for event in _events(wiring, scene, ("", self._targets.namespace, ""))]
-            return document(to_list(found), output)
-        chosen = _chosen(scene, self._targets)
-        if output == "name":
-            return "\n".join(f"{resource(record.meta.kind)}/{record.meta.name}" for record in chosen)
-        objects = [to_object(scene, record) for record in chosen]
-        single = len(self._targets.names or ()) == 1 and len(objects) == 1
-        return document(objects[0] if single else to_list(objects), output)
-
-    def table(self, wiring: Wiring, scene: Scene, output: str) -> str:
-        from controller.cli.names import WITHOUT_NAMESPACE, resource
-        from controller.cli.output import table
-        from controller.cli.tables import rows_of
-
-        kinds, namespace = self._targets.kinds, self._targets.namespace
-        if kinds == ("Event",):
-            return _event_table(wiring, scene, ("", namespace, ""), not namespace)
-        chosen = _chosen(scene, self._targets)
-        parts = []
-        for kind in kinds:
-            records = [record for record in chosen if record.meta.kind == kind]
-            strangers = _strangers(scene, self._targets) if kind == "Node" else []
-            if not records and not strangers:
-                continue
-            namespaces = not namespace and kind not in WITHOUT_NAMESPACE
-            header, rows = rows_of(scene, kind, records, wide=output == "wide", namespaces=namespaces)
-            rows += [[*row, *["<unknown>"] * (len(header) - len(row))] for row in strangers]
-            if len(kinds) > 1:
-                place = 1 if namespaces else 0
-                for row in rows:
-                    row[place] = f"{resource(kind)}/{row[place]}"
-            parts.append(table(header, rows))
-        return "\n\n".join(parts)
-
-
-def _chosen(scene: Scene, targets: Targets) -> list[Record]:
-    """Raises NotFound when an object that was named is not there."""
-    from dataclasses import replace
-
-    if targets.names is not None:  # hosts of the inventory that are no nodes yet have no records
-        known = [
-            one for one in targets.names if one[0] != "Node" or one[2] in scene.world.nodes or one[2] not in scene.views
-        ]
-        targets = replace(targets, names=tuple(known))
-    return targets.records(scene.world)
-
-
-def _strangers(scene: Scene, targets: Targets) -> list[list[str]]:
-    """Hosts of the inventory that are no nodes yet: they have no labels."""
-    named = None if targets.names is None else {name for kind, _, name in targets.names if kind == "Node"}
-    rows = []
-    for name, view in scene.views.items():
-        if name not in scene.world.nodes and (targets.matches({}) if named is None else name in named):
-            host = scene.world.hosts.get(name)
-            address = host.address if host else "<unknown>"
-            rows.append([name, view.state, "0", "<none>", "<none>", "<none>", address])
-    return rows
-
-
-def _words(kinds: Sequence[str]) -> str:
-    return ", ".join(f"{kind.lower()}s" for kind in kinds)
-
-
 # ---- events -------------------------------------------------------------------------------------------------------------
 
 
-def _events(wiring: Wiring, scene: Scene, target: tuple[str, str, str]) -> list[Event]:
-    from controller.cli.scene import events_of
-
-    kind, namespace, name = target
-    stored = wiring.store.events(kind=kind, namespace=namespace, name=name)
-    return [
-        event
-        for event in events_of(scene, stored)
-        if (not kind or event.kind == kind)
-        and (not namespace or event.namespace == namespace)
-        and (not name or event.name == name)
-    ]
-
-
 def _event_table(wiring: Wiring, scene: Scene, target: tuple[str, str, str], namespaces: bool) -> str:
-    found = _events(wiring, scene, target)
+    from controller.cli.getting import told
+
+    found = told(wiring, scene, target)
     return _event_text(scene, found, "table", namespaces) if found else ""
 
 
@@ -289,11 +209,6 @@ def _event_text(scene: Scene, found: Sequence[Event], output: str, namespaces: b
     if output == "table":
         return table(*event_rows(found, scene.now.wall_s, namespaces=namespaces))
     return document(to_list([event_object(event) for event in found]), output)
-
-
-def _is_about(event: Event, record: Record) -> bool:
-    meta = record.meta
-    return (event.kind, event.namespace, event.name) == (meta.kind, meta.namespace, meta.name)
 
 
 # ---- looking ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from controller.cli.output import age
 from controller.cli.scene import Scene
 from controller.decide.standing import desired_replicas, is_initialized, sidecars_of
 from controller.model.cluster import Declared, Deployment, Node, Pod, Record, ReplicaSet
+from controller.model.errors import UsageError
 from controller.model.plan import POLICIES
 from controller.model.text import printable
 
@@ -55,6 +56,31 @@ def event_rows(events: Sequence[Event], now_s: float, *, namespaces: bool) -> tu
         row += [f"{event.kind.lower()}/{printable(event.name, 80)}", printable(event.message, 400)]
         rows.append([*([event.namespace] if namespaces else []), *row])
     return header, rows
+
+
+@dataclass(frozen=True, slots=True)
+class LabelColumns:
+    """A column for each of `keys`, and one with all labels."""
+
+    keys: tuple[str, ...] = ()
+    all: bool = False
+
+    @property
+    def header(self) -> list[str]:
+        return [*(key.rpartition("/")[2].upper() for key in self.keys), *(["LABELS"] if self.all else [])]
+
+    def row(self, labels: Mapping[str, str]) -> list[str]:
+        every = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        cells = [*(labels.get(key, "") for key in self.keys), *([every] if self.all else [])]
+        return [printable(cell, 1000) for cell in cells]
+
+
+def parse_label_columns(given: Sequence[str], *, every: bool) -> LabelColumns:
+    """-L app,tier -L zone. Raises UsageError for an empty key."""
+    keys = [key.strip() for text in given for key in text.removeprefix("=").split(",")]
+    if not all(keys):
+        raise UsageError(f"-L {','.join(given)!r} has an empty label", hint="for example -L app,tier")
+    return LabelColumns(tuple(keys), every)
 
 
 def node_words(scene: Scene, node: Node) -> str:

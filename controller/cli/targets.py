@@ -35,6 +35,11 @@ class Targets:
     namespace: str = ""  # "": all of them
     matches: Predicate = lambda labels: True
 
+    @property
+    def words(self) -> str:
+        """The kinds, as a message names them."""
+        return ", ".join(f"{kind.lower()}s" for kind in self.kinds)
+
     def and_named(self, names: Iterable[Identity]) -> Targets:
         """Those of `names` too. Raises UsageError where objects are chosen otherwise."""
         if self.names is None:
