@@ -13,6 +13,7 @@ from tests.sim.world import SimWorld, Violated
 
 FAULTS_S = 3600.0
 REST_WITHIN_S = 900.0  # from the last fault healed to the declared state: back-offs of 300 s included
+TOLD_S = 130.0  # two passes of cron: one gives orders once all hosts answer again, the next is told what came of them
 IDLE_S = 130.0
 AUTOSCALERS_LOOK_BACK_S = 480.0  # 300 s after a sample of a minute, told by a pass a minute later
 
@@ -150,7 +151,7 @@ async def _come_to_rest(world: SimWorld) -> None:
 
 async def _stay_at_rest(world: SimWorld) -> None:
     """At rest nothing moves: no write in the store, no change in any engine (I3, I4)."""
-    await asyncio.sleep(60.0 if world.load is None else AUTOSCALERS_LOOK_BACK_S)
+    await asyncio.sleep(TOLD_S if world.load is None else AUTOSCALERS_LOOK_BACK_S)
     counter, changes = world.view().counter, mutations(world.hosts)
     await asyncio.sleep(IDLE_S)
     if world.view().counter != counter:
