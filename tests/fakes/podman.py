@@ -138,7 +138,7 @@ class _Container:
 
 
 @dataclass(eq=False)
-class _Pod:
+class Pod:
     id: str
     name: str
     labels: dict[str, str]
@@ -184,7 +184,7 @@ class FakePodman:
         self._clock = clock
         self._rng = rng
         self._containers: dict[str, _Container] = {}
-        self._pods: dict[str, _Pod] = {}
+        self._pods: dict[str, Pod] = {}
         self._lives: dict[Process, _Life] = {}
         self._next_pid = 1000
         self._starts: list[tuple[Mapping[str, str], float]] = []
@@ -298,14 +298,14 @@ class FakePodman:
         await self._call("ensure_network", "look")
         if self.subnet == subnet:
             return
-        if self.subnet and self._pods:
+        if self.subnet and self._is_network_used():
             raise RuntimeFault("conflict", f"network sshoal has subnet {self.subnet}, wanted {subnet}, and is in use")
         self.mutations["ensure_network"] += 1
         self.subnet = subnet
 
     async def remove_network(self) -> None:
         await self._call("remove_network", "look", mutates=True)
-        if self._pods:
+        if self._is_network_used():
             raise RuntimeFault("failed", "network sshoal is in use")
         self.subnet = ""
 
@@ -317,7 +317,7 @@ class FakePodman:
         host_network = body.get("netns", {}).get("nsmode") == "host"
         addresses = [address for net in body.get("Networks", {}).values() for address in net.get("static_ips", ())]
         fixed_ip = addresses[0] if addresses else ""
-        pod = _Pod(self._new_id(), body["name"], dict(body["labels"]), ports, host_network, fixed_ip=fixed_ip)
+        pod = Pod(self._new_id(), body["name"], dict(body["labels"]), ports, host_network, fixed_ip=fixed_ip)
         self._pods[pod.id] = pod
         infra = await self._create({"name": f"{pod.name}-infra", "labels": pod.labels, "pod": pod.id}, is_infra=True)
         pod.infra_id = infra.id
@@ -622,11 +622,14 @@ class FakePodman:
             is_infra=container.is_infra,
         )
 
-    def _net(self, pod: _Pod) -> PodNet:
+    def _net(self, pod: Pod) -> PodNet:
         infra = self._containers.get(pod.infra_id)
         if infra is None or infra.life is None or not infra.alive:
             return PodNet(ip="", process=None)
         return PodNet(ip=pod.ip, process=infra.life.process)
+
+    def _is_network_used(self) -> bool:
+        return any(not pod.host_network for pod in self._pods.values())
 
     def _ports_in_use(self) -> set[tuple[int, str]]:
         running = (pod for pod in self._pods.values() if self._net(pod).process is not None)

@@ -29,7 +29,7 @@ from nodeagent.runtime import (
 )
 from nodeagent.server import Conversation
 from nodeagent.usage import Reading
-from tests.fakes.podman import Behaviour, FakePodman, Faults
+from tests.fakes.podman import Behaviour, FakePodman, Faults, Pod
 
 WALL_S = 1_800_000_000.0
 OTHER_CLUSTER = "5e2d1c6a-0000-4000-8000-00000000beef"
@@ -186,9 +186,12 @@ class SimPodman(FakePodman):
         self._ended: list[tuple[str, str]] = []
 
     def add_neighbour(self, cluster: str, uid: str) -> None:
-        """A running container of another cluster of sshoal, which is none of ours either."""
+        """A pod of another cluster of sshoal with a running container, which is none of ours either."""
+        labels = {LABEL_CLUSTER: cluster, LABEL_UID: uid}
         container = self._containers[self.add_foreign(f"sshoal-{uid}-app-0")]
-        container.labels = {LABEL_CLUSTER: cluster, LABEL_UID: uid, LABEL_CONTAINER: "app"}
+        container.labels = {**labels, LABEL_CONTAINER: "app"}
+        container.pod_id = uid.replace("-", "") * 2  # of an id's length, without asking the dice
+        self._pods[container.pod_id] = Pod(container.pod_id, f"sshoal-{uid}", labels, (), host_network=True)
 
     def ended_healthy(self) -> list[tuple[str, str]]:
         """(pod uid, container's name) of those that were ended since this was last asked."""
