@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tests.lab.cluster import Cluster, Object, deployment, shell, wait_for
@@ -77,7 +78,8 @@ def test_load_is_seen_by_top_and_answered_with_replicas_and_its_end_with_fewer(c
         assert len(cluster.running(ns)) == 3, "apply without replicas keeps what the autoscaler has set"
         cluster.apply(ns, load(on=False))
         wait_for(lambda: len(cluster.running(ns)) == 1, "the replicas to go again", 2 * SAMPLES_S)
-    assert "new size 1, was 3: cpu below target" in cluster.run("describe", "hpa/web", "-n", ns)
+    # In one step or two: the samples of three pods do not end at one moment.
+    assert re.search(r"new size 1, was [23]: cpu below target", cluster.run("describe", "hpa/web", "-n", ns))
 
 
 # Holds about 12 MiB in its second container, and nothing to speak of in the first.
