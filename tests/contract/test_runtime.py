@@ -37,6 +37,8 @@ from tests.contract.engines import (
     start_pod,
 )
 
+PATIENT_S = 60.0  # for commands that end at once, save on an emulated processor with work beside
+
 Scenario = Callable[[Engine], Coroutine[Any, Any, None]]
 
 
@@ -343,10 +345,10 @@ async def test_a_pod_whose_conmons_were_killed_can_be_removed(engine: Engine) ->
 @on_both
 async def test_exec_gives_output_and_exit_code(engine: Engine) -> None:
     _, _, container_id, _ = await running(engine)
-    result = await engine.runtime.exec(container_id, ("echo", "hello"), 5.0)
+    result = await engine.runtime.exec(container_id, ("echo", "hello"), PATIENT_S)
     assert (result.code, result.output) == (0, b"hello\n")
-    assert (await engine.runtime.exec(container_id, ("false",), 5.0)).code == 1
-    assert (await engine.runtime.exec(container_id, ("sh", "-c", "exit 7"), 5.0)).code == 7
+    assert (await engine.runtime.exec(container_id, ("false",), PATIENT_S)).code == 1
+    assert (await engine.runtime.exec(container_id, ("sh", "-c", "exit 7"), PATIENT_S)).code == 7
 
 
 @on_both
@@ -354,7 +356,7 @@ async def test_exec_past_its_deadline_has_no_exit_code(engine: Engine) -> None:
     _, _, container_id, _ = await running(engine)
     assert (await engine.runtime.exec(container_id, ("sleep", "77"), 0.5)).code is None
     if engine.is_real:
-        assert b"sleep 77" not in (await engine.runtime.exec(container_id, ("ps",), 5.0)).output
+        assert b"sleep 77" not in (await engine.runtime.exec(container_id, ("ps",), PATIENT_S)).output
 
 
 @on_both
