@@ -39,6 +39,11 @@ def is_alive(process: Process) -> bool:
         return error.errno in _EXHAUSTED
 
 
+def is_seen(process: Process) -> bool:
+    """Whether it was seen to run: what is going to be signalled or ended must be, belief is not enough."""
+    return find(process.pid) == process
+
+
 def _look(pid: int) -> Optional[Process]:
     if pid <= 0:
         return None
@@ -57,7 +62,7 @@ def is_in_group(process: Process, name: str) -> bool:
         groups = Path(f"/proc/{process.pid}/cgroup").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    return name in groups and find(process.pid) == process
+    return name in groups and is_seen(process)
 
 
 async def wait_exit(process: Process) -> None:
@@ -114,11 +119,11 @@ def send_signal(process: Process, number: int) -> None:
     except ProcessLookupError:
         return
     except OSError:
-        if find(process.pid) == process:  # seen, not believed
+        if is_seen(process):
             _kill(process.pid, number)
         return
     try:
-        if find(process.pid) == process:  # seen, not believed
+        if is_seen(process):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, number)
     finally:

@@ -55,7 +55,7 @@ def _end(victim: Process, service: Optional[Process]) -> bool:
     try:
         if victim == service:
             process.send_signal(victim, signal.SIGKILL)  # itself alone: conmon may be its child
-        elif process.find(victim.pid) == victim:
+        elif process.is_seen(victim):
             process.kill_tree(victim.pid)
     except PermissionError:
         return False

@@ -23,13 +23,8 @@ if TYPE_CHECKING:
 _EVENT = ("Event",)
 _CUSTOM = "custom-columns"
 _FORMATS = ("table", "wide", "json", "yaml", "name", f"{_CUSTOM}=NAME:PATH,…")
-_OF_HOSTS = (
-    *ALL,
-    "Node",
-    *_EVENT,
-    "PersistentVolumeClaim",
-    "HorizontalPodAutoscaler",
-)  # hosts know more than the store
+# Of these hosts know more than the store.
+_OF_HOSTS = (*ALL, "Node", *_EVENT, "PersistentVolumeClaim", "HorizontalPodAutoscaler")
 
 
 @dataclass(frozen=True, slots=True)

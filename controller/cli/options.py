@@ -113,9 +113,10 @@ def _not_empty(given: str | None) -> str | None:
     """An empty selector would choose everything: most likely a variable of the shell is not set."""
     if given is None:
         return None
-    if not given.removeprefix("=").strip():
+    selector = without_equals(given)
+    if not selector.strip():
         raise UsageError("-l is given an empty selector", hint="is a variable of your shell unset?")
-    return given.removeprefix("=")
+    return selector
 
 
 def _chooses(what: str) -> Any:
