@@ -220,12 +220,13 @@ class Controller:
             name for name in plan.wanted if name in moved or not _has(world.sightings[name], records.nodes.get(name))
         ]
         pushed: Mapping[str, str] = {}
+        serials = {name: node.serial for name, node in records.nodes.items()}
         if plan.changes or events:
             cursors = {name: seen.cursor for name, seen in _seen(world).items() if seen.events}
-            self._store.commit(plan.changes, new_serials=moved, events=events, cursors=cursors)
+            serials |= self._store.commit(plan.changes, new_serials=moved, events=events, cursors=cursors).serials
         self._deciding_s = clock_s() - began_s
         if due:
-            pushed = await self._push(plan, due)
+            pushed = await self._push(plan, {name: serials[name] for name in due})
         await self._keep_last_words(hosts, world, plan)
         return Pass(world, plan, changed(world, plan.changes), pushed)
 
@@ -273,30 +274,35 @@ class Controller:
             known = self._entries[host.name] = (host, entry_of(host))
         return known[1]
 
-    async def _push(self, plan: Plan, names: Sequence[str]) -> dict[str, str]:
-        """One push round, all nodes at once. A failure is told and left to the next pass."""
+    async def _push(self, plan: Plan, serials: Mapping[str, int]) -> dict[str, str]:
+        """One push round, all nodes at once. A failure is told and left to the next pass.
+
+        Args:
+            serials: by node, of the records that the plan was made on: a set that another controller recorded since has another digest.
+        """
         epoch = self._store.take_epoch()
-        nodes = self._store.load().nodes
 
         async def push_one(name: str) -> str:
             wanted = plan.wanted[name]
             try:
-                await self._fleet.push(name, self._wanted_set(wanted, nodes[name], epoch), self._secret_values(wanted))
+                await self._fleet.push(
+                    name, self._wanted_set(wanted, serials[name], epoch), self._secret_values(wanted)
+                )
             except HostError as error:
                 return error.problem
             return ""
 
-        pushed = dict(zip(names, await asyncio.gather(*map(push_one, names)), strict=True))
+        pushed = dict(zip(serials, await asyncio.gather(*map(push_one, serials)), strict=True))
         # What was ordered is recorded; a full disk must not end the pass for the answer
         with contextlib.suppress(StoreError):
-            self._store.answered({nodes[name].serial: problem or ACCEPTED for name, problem in pushed.items()})
+            self._store.answered({serials[name]: problem or ACCEPTED for name, problem in pushed.items()})
         return pushed
 
-    def _wanted_set(self, wanted: Wanted, node: Node, epoch: Epoch) -> WantedSet:
+    def _wanted_set(self, wanted: Wanted, serial: int, epoch: Epoch) -> WantedSet:
         return WantedSet(
             self._store.cluster_id,
             epoch,
-            node.serial,
+            serial,
             wanted.digest,
             wanted.node,
             wanted.pods,

@@ -13,7 +13,7 @@ from controller.act.fleet import Deadlines, Fleet
 from controller.act.secrets import Sealer
 from controller.act.store import Store
 from controller.loop import Controller, Pass
-from controller.model.cluster import Settings
+from controller.model.cluster import Moment, Settings
 from controller.model.errors import AnotherController, InventoryError, SshoalError, StoreError
 from controller.model.inventory import Inventory
 from controller.model.plan import Change
@@ -30,15 +30,19 @@ class Run:
         self.world.unlisted.clear()
         self.path = directory / "store.db"
         self.store = Store(self.path)
-        self.network = self.world.network()
-        self.fleet = Fleet(self.network, SimDeployer(self.world), Deadlines(poll_s=2.0, missed_s=0.25))
+        self.connect()
         self.controller = self.another(self.store)
         self.world.configure("text")
 
-    def another(self, store: Store) -> Controller:
+    def connect(self) -> None:
+        """New connections to all hosts, for controllers that are made from now on."""
+        self.network = self.world.network()
+        self.fleet = Fleet(self.network, SimDeployer(self.world), Deadlines(poll_s=2.0, missed_s=0.25))
+
+    def another(self, store: Store, now: Callable[[], Moment] | None = None) -> Controller:
         world = self.world
         return Controller(
-            store, self.fleet, Sealer(b"k" * 32), lambda: world.inventory, world.now, Settings(period_s=10.0)
+            store, self.fleet, Sealer(b"k" * 32), lambda: world.inventory, now or world.now, Settings(period_s=10.0)
         )
 
     def fill_disk(self, *, full: bool) -> None:
@@ -243,6 +247,64 @@ def test_a_controller_that_was_replaced_stops_at_its_next_intent(play: Callable[
         with pytest.raises(AnotherController):
             await run.controller.one_pass()
         assert run.running == 2
+
+    play(body)
+
+
+async def _dies_in_its_push(run: Run, controller: Controller) -> None:
+    """Its orders are on record, and no agent has heard of them."""
+    for name in run.world.hosts:
+        run.network.stall(name, b'"verb":"want"')
+    dying = asyncio.ensure_future(controller.one_pass())
+    await asyncio.sleep(1.0)
+    dying.cancel()
+    await asyncio.wait([dying])
+    await run.fleet.close()
+    run.connect()
+
+
+def test_a_controller_that_was_replaced_does_not_repeat_the_newer_ones_orders(play: Callable[[Body], None]) -> None:
+    async def body(run: Run) -> None:
+        run.world.apply("web", 2, "app:1")
+        await run.converge()
+        run.world.scale("web", 5)
+        newer = Store(run.path)
+        await _dies_in_its_push(run, run.another(newer))
+        newer.close()
+        with pytest.raises(AnotherController):
+            await run.another(run.store).one_pass()
+        assert run.running == 2
+
+    play(body)
+
+
+def test_an_order_goes_out_under_the_serial_of_the_records_it_was_decided_on(play: Callable[[Body], None]) -> None:
+    """Another controller that changes a wanted set meanwhile must not lend its serial to the older set: agents know a set by it."""
+
+    async def body(run: Run) -> None:
+        await run.controller.one_pass()
+        run.world.apply("web", 4, "app:1")
+        await _dies_in_its_push(run, run.controller)
+        ours, other = Store(run.path), Store(run.path)
+        decided = ours.load().nodes["n1"]
+
+        def moment_later() -> Moment:
+            node = other.load().nodes["n1"]
+            if node == decided:
+                newer = replace(node, digest="another set")
+                other.commit([Change("report", newer, "another controller", quiet=True)], new_serials=["n1"])
+            return run.world.now()
+
+        controller = run.another(ours, moment_later)
+        done = await controller.one_pass()
+        assert done.pushed["n1"] == ""
+        agent = run.world.hosts["n1"].agent
+        assert agent is not None
+        owner = agent.hello().owner
+        assert owner is not None
+        assert (owner.serial, owner.digest) == (decided.serial, decided.digest)
+        ours.close()
+        other.close()
 
     play(body)
 

@@ -224,6 +224,8 @@ def test_an_older_controller_is_fenced_off_at_its_next_commit(store: Store, othe
     newer = other.commit(()).epoch
     with pytest.raises(AnotherController, match="epoch 2, ours was 1"):
         store.commit([Change("create", deployment("web", 3), "declared")])
+    with pytest.raises(AnotherController):
+        store.take_epoch()
     assert store.epoch() == newer
     assert not other.load().deployments
 

@@ -255,8 +255,11 @@ class Store:
         return Committed(epoch, serials)
 
     def take_epoch(self) -> Epoch:
-        """This controller's epoch, for a push that repeats what is already recorded."""
-        return self.commit(()).epoch if self._epoch is None else self._epoch
+        """This controller's epoch, for a push that repeats what is already recorded.
+
+        Raises: AnotherController when a newer controller has taken an epoch since.
+        """
+        return self.commit(()).epoch if self._epoch is None else self._hold_epoch()
 
     def answered(self, outcomes: Mapping[int, str]) -> None:
         """What agents said to their orders, by serial: ACCEPTED, or why not.
