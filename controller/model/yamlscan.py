@@ -166,7 +166,8 @@ class _Reader:
             read = self._text.removeprefix("\ufeff")
             character = read[mark.index : mark.index + 1] if mark else ""
             problem = TOO_DEEP if is_too_deep(error) else f"not YAML: {_reason(error, character)}"
-            self._problem(problem, mark.line + 1 if mark else 0)
+            line = mark.line + 1 if mark else 0
+            self._problem(problem + self._of_template(line), line)
         except yaml.YAMLError as error:  # a character that YAML does not allow
             self._problem(f"not YAML: {getattr(error, 'reason', None) or 'cannot be read'}", self._document.line)
         except UnicodeError:
@@ -210,7 +211,7 @@ class _Reader:
         while (key := self._next()).__class__ is not yaml.MappingEndEvent:
             key_line = _line(key)
             if key.__class__ is not yaml.ScalarEvent:
-                self._stop("a key must be a text", key_line)
+                self._stop("a key must be a text" + self._of_template(key_line), key_line)
             name = key.value
             self._count(0, len(name), key_line)
             value_event = self._next()
@@ -301,6 +302,12 @@ class _Reader:
                 "for): write several documents with '---' between them",
                 line,
             )
+
+    def _of_template(self, line: int) -> str:
+        """Why a line can't be read, where it is of a template: to YAML its braces are mappings."""
+        if not line or "{{" not in "".join(self._text.splitlines()[line - 1 : line]):
+            return ""
+        return ": {{ … }} is for a template engine, whose output can be applied (helm template …)"
 
     def _problem(self, message: str, line: int) -> None:
         self.problems.append(ManifestError(message, file=self.file, line=line))

@@ -40,6 +40,14 @@ def test_logs_of_a_deployment_are_merged_each_line_with_its_pod(web: Cluster) ->
     assert len(prefixes) == 2
 
 
+def test_logs_by_labels_are_the_last_lines_of_each_pod_that_has_them(web: Cluster) -> None:
+    merged = web.call("logs", "deployment/web", "-n", NAMESPACE).out.splitlines()
+    assert sorted(web.call("logs", "-l", "app=web", "-n", NAMESPACE).out.splitlines()) == sorted(merged)
+    none = web.call("logs", "-l", "app=other", "-n", NAMESPACE)
+    assert (none.exit_code, none.out) == (0, "")
+    assert "No resources found" in none.err
+
+
 def test_the_exit_code_of_a_command_is_ours_and_its_outputs_stay_apart(web: Cluster, pod: str) -> None:
     done = web.call("exec", "-n", NAMESPACE, pod, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (done.exit_code, done.out, done.err) == (7, "out\n", "err\n")

@@ -132,6 +132,18 @@ def test_keys_are_texts_as_written() -> None:
         ("a: !!binary aGk=", "a.yaml:1: tag 'tag:yaml.org,2002:binary' is not allowed"),
         ("a: !!int x", "a.yaml:1: 'x' is not what its tag !!int says"),
         ("? [a]\n: b", "a.yaml:1: a key must be a text"),
+        (
+            "a: 1\nb: {{ .Values.b }}",
+            "a.yaml:2: a key must be a text: {{ … }} is for a template engine, whose output can be applied (helm template …)",
+        ),
+        (
+            "{{- if .Values.a }}\na: 1\n{{- end }}",
+            "a.yaml:1: a key must be a text: {{ … }} is for a template engine, whose output can be applied (helm template …)",
+        ),
+        (
+            "a: {{ x | default 3 }} b",
+            "a.yaml:1: a key must be a text: {{ … }} is for a template engine, whose output can be applied (helm template …)",
+        ),
         ("a: *nowhere", "a.yaml:1: alias *nowhere stands for nothing above"),
         ("a: &a [*a]", "a.yaml:1: alias *a is inside of what it stands for"),
         ("a: &a {}\nb:\n  <<: *a\n  <<: *a", "a.yaml:4: '<<' is there twice: one with a list, '<<: [*a, *b]', takes several mappings"),
