@@ -58,6 +58,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("Exists with values", node_required(key="a", operator="Exists", values=["b"]), f"{NODE}.matchExpressions[0].values: must be empty for Exists"),
     ("Gt with two", node_required(key="a", operator="Gt", values=["1", "2"]), f"{NODE}.matchExpressions[0].values: must hold exactly one value for Gt"),
     ("Lt with a word", node_required(key="a", operator="Lt", values=["x"]), f"{NODE}.matchExpressions[0].values: must hold a whole number for Lt, not 'x'"),
+    ("Gt with two signs", node_required(key="a", operator="Gt", values=["-+5"]), f"{NODE}.matchExpressions[0].values: must hold a whole number for Gt, not '-+5'"),
     ("no such operator", node_required(key="a", operator="Is", values=["x"]), f"{NODE}.matchExpressions[0].operator: must be In, NotIn, Exists, DoesNotExist, Gt or Lt, not 'Is'"),
     ("no such field", node_field(key="metadata.uid", operator="In", values=["n1"]), f"{NODE}.matchFields[0].key: must be metadata.name, not 'metadata.uid'"),
     ("field with Exists", node_field(key="metadata.name", operator="Exists"), f"{NODE}.matchFields[0].operator: must be In or NotIn for a field, not Exists"),

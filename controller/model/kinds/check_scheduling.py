@@ -11,6 +11,7 @@ from controller.model.kinds.meta import LabelSelector, check_label_key, check_la
 from controller.model.kinds.pod import PodSpec, Toleration
 from controller.model.kinds.scheduling import (
     BUILT_IN_PRIORITIES,
+    INTEGER,
     LARGEST_USER_PRIORITY,
     NodeAffinity,
     NodeSelectorRequirement,
@@ -124,16 +125,12 @@ def _node_requirement(requirement: NodeSelectorRequirement, at: Path) -> Iterato
     if requirement.operator in ("Gt", "Lt"):
         if len(requirement.values) != 1:
             yield here, f"must hold exactly one value for {requirement.operator}"
-        elif not _is_integer(requirement.values[0]):
+        elif not INTEGER.fullmatch(requirement.values[0]):
             yield here, f"must hold a whole number for {requirement.operator}, not {shown(requirement.values[0])}"
         return
     yield from _values(requirement.operator, requirement.values, here)
     for index, value in enumerate(requirement.values):
         yield from _syntax(value, (*here, index), key=False)
-
-
-def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").removeprefix("+").isdecimal() and len(text) <= 19 and text.isascii()
 
 
 # --- other pods ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ PreemptionPolicy = Literal["PreemptLowerPriority", "Never"]
 Weight = Annotated[int, Field(strict=True, ge=1, le=100)]
 AtLeastOne = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 # --- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -47,7 +47,7 @@ class NodeSelectorRequirement(Model):
             case "DoesNotExist":
                 return value is None
             case "Gt" | "Lt":
-                if value is None or not _INTEGER.fullmatch(value):
+                if value is None or not INTEGER.fullmatch(value):
                     return False
                 bound = int(self.values[0])
                 return int(value) > bound if self.operator == "Gt" else int(value) < bound
