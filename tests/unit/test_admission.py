@@ -466,6 +466,16 @@ def test_a_namespace_with_a_level_that_does_not_exist_is_refused() -> None:
         manifest.load(text, "a.yaml")
 
 
+@pytest.mark.parametrize("kind", ["Container", "Pod"])
+@pytest.mark.parametrize("field", ["max", "min", "maxLimitRequestRatio"])
+def test_a_limit_range_gives_containers_no_storage(kind: str, field: str) -> None:
+    """It would become their default, and no pod has such a resource."""
+    limits = f"[{{type: {kind}, {field}: {{storage: 1Gi}}}}]"
+    text = f"apiVersion: v1\nkind: LimitRange\nmetadata: {{name: a}}\nspec: {{limits: {limits}}}\n"
+    with pytest.raises(ManifestError, match=f"{field}.storage: is of volume claims, not of type {kind}"):
+        manifest.load(text, "a.yaml")
+
+
 # ---- priority classes -------------------------------------------------------------------------------------------------
 
 CLASS = "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: NAME}\nvalue: 5\n"

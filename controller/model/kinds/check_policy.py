@@ -121,6 +121,9 @@ def _limits(item: LimitRangeItem, at: Path) -> Iterator[Problem]:
         ("default", item.default),
         ("max", item.max),
     )
+    for name, given in (*ordered, ("maxLimitRequestRatio", item.max_limit_request_ratio)):
+        if item.type != "PersistentVolumeClaim" and "storage" in given:
+            yield (*at, name, "storage"), f"is of volume claims, not of type {item.type}"
     for number, (low_name, low) in enumerate(ordered):
         for high_name, high in ordered[number + 1 :]:
             for resource in low.keys() & high.keys():
