@@ -196,8 +196,10 @@ def _volume_types(pod: _Pod) -> str:
 
 
 def _root(pod: _Pod) -> str:
-    """The pod's word counts for containers that say nothing."""
+    """The pod's word counts for containers that say nothing; false it may not be, even where every container says true."""
     own = pod.spec.security_context.run_as_non_root
+    if own is False:
+        return "runAsNonRoot != true (pod must not set it to false)"
     return pod.naming(
         "runAsNonRoot != true",
         lambda item: (
