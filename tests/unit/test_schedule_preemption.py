@@ -26,6 +26,7 @@ from tests.builders import (
     put,
     report,
     seen,
+    unseen,
     with_sightings,
     world,
 )
@@ -178,6 +179,20 @@ def test_a_stopped_pod_is_no_victim_twice() -> None:
     plan = reconcile(with_sightings(waiting, n1=seen("n1", told, cpu_m=2000)), moment(20))
     assert preempted(plan) == []
     assert [change.record.meta.name for change in plan.changes if change.verb == "bind"] == ["vip"]
+
+
+@pytest.mark.parametrize(("polls", "victims"), [(1, []), (2, ["d"])])
+def test_room_is_made_elsewhere_when_the_node_falls_silent(polls: int, victims: list[str]) -> None:
+    """Its victim may never be known to have stopped; a single missed poll changes nothing yet."""
+    start = running({"n1": [pod("a"), pod("b")], "n2": [pod("c", "middle"), pod("d", "middle")]})
+    waiting = after(start := put(start, pod("vip", "high")), reconcile(start, moment(10)))
+    assert nominated(waiting, "vip") == "n1"
+    silent = with_sightings(waiting, n1=unseen())
+    for poll in range(polls):
+        plan = reconcile(silent, moment(20 + 10 * poll))
+        silent = after(silent, plan)
+    assert preempted(plan) == victims
+    assert nominated(silent, "vip") == ("n2" if victims else "n1")
 
 
 def test_those_for_whom_no_room_can_be_made_are_told_as_well() -> None:

@@ -125,7 +125,7 @@ class _Placing:
             return
         ranking = Ranking(crowd, self._index)
         for pod in pods:
-            node = pod.nominated if self._is_making_way(pod.nominated) else ""
+            node = pod.nominated if self._is_making_way(pod.nominated, ranking) else ""
             if not node:
                 found = preempt(crowd, ranking, self._index, self._running, self._priorities, self._protection)
                 if found is None:
@@ -140,10 +140,13 @@ class _Placing:
             self._nominated[pod.meta.uid] = node
             self._index.take(self._index.rooms[node], crowd)
 
-    def _is_making_way(self, node: str) -> bool:
-        return node in self._index.rooms and any(
-            pod.node == node and pod.stop is not None for pod in self._world.pods.values()
-        )
+    def _is_making_way(self, node: str, ranking: Ranking) -> bool:
+        """Not where the pod could not go even then: a victim on a silent node may never be known to have stopped. One missed poll is no
+        reason yet to stop others elsewhere."""
+        room = self._index.rooms.get(node)
+        if room is None or (ranking.is_unsuitable(room) and room.view.state != "Unseen"):
+            return False
+        return any(pod.node == node and pod.stop is not None for pod in self._world.pods.values())
 
     def _told(self, pod: Pod, summary: str) -> list[Change]:
         nominated = self._nominated.get(pod.meta.uid, "")
