@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from controller.decide.nodes import judge
@@ -98,11 +98,25 @@ def owners(draw: st.DrawFn) -> tuple[Thing, int]:
     return Thing({"app": draw(apps)}, draw(specs()), cpu_m, memory * MIB), draw(st.integers(1, 6))
 
 
+def _without_rack() -> tuple[tuple[Host, ...], list[tuple[Thing, int]]]:
+    """Preferred, but not counted by either of two soft constraints, since it lacks the label of one."""
+    labels = {"n00": {"disk": "ssd"}, "n01": {"rack": "r1"}, "n02": {"rack": "r1", ZONE: "z2"}}
+    found = tuple(Host(name, 10000, 4096 * MIB, {HOSTNAME: name, ZONE: "z1", **own}) for name, own in labels.items())
+    soft = {"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": "a"}}}
+    ssd = {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}
+    spec = {
+        "topologySpreadConstraints": [{**soft, "topologyKey": key} for key in (ZONE, "rack")],
+        "affinity": {"nodeAffinity": {PREFERRED: [{"weight": 100, "preference": ssd}]}},
+    }
+    return found, [(Thing({"app": "a"}, spec, 500, 64 * MIB), 6)]
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(1, 7).flatmap(lambda n: st.tuples(*(hosts(i) for i in range(n)))),
     st.lists(owners(), min_size=1, max_size=4),
 )
+@example(*_without_rack())
 def test_every_pod_goes_where_kubernetes_would_put_it(found: tuple[Host, ...], sets: list[tuple[Thing, int]]) -> None:
     pods: list[Thing] = []
     named: dict[str, Thing] = {}

@@ -143,7 +143,7 @@ class Ranking:
         self._index.take(room, self._crowd)
         for axis in self._axes:
             domain = axis.domain_of.get(room.name)
-            if domain is not None and axis.place(domain) and axis.key in self._members:
+            if domain is not None and axis.place(domain, room.name) and axis.key in self._members:
                 for name in self._members[axis.key].get(domain, ()):
                     if name != room.name and name in self._own:
                         self._put(self._index.rooms[name])

@@ -10,7 +10,7 @@ Worked example: maxSkew 1 over zones, two pods in a, one in b, none in c. The le
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controller.decide.schedule.rejection import Rejection
@@ -35,6 +35,7 @@ class Tally:
     step: int
     words: str = ""
     is_first: bool = False
+    nodes: Container[str] | None = None  # of a spread: whose pods count; None: all
     max_skew: int = 0
     weight: float = 0.0
     least: int = 0  # of a hard spread: the count of the emptiest domain
@@ -96,11 +97,11 @@ class Axis:
             found = self._worth[counts] = self._judge(counts)
         return found
 
-    def place(self, domain: str) -> bool:
-        """One more pod of the crowd is in the domain. Whether that changes anything."""
+    def place(self, domain: str, node: str) -> bool:
+        """One more pod of the crowd is in the domain, on that node. Whether that changes anything."""
         changed = False
         for tally in self.tallies:
-            if tally.step:
+            if tally.step and (tally.nodes is None or node in tally.nodes):
                 least = tally.least
                 tally.add(domain, tally.step)
                 changed = True
@@ -254,7 +255,7 @@ def _spread(
                     if name in counted:
                         counts[domain_of[name]] += count
             tally = Tally("hard" if hard else "soft", counts, int(item.selection.matches(crowd)))
-            tally.max_skew = item.max_skew
+            tally.nodes, tally.max_skew = counted, item.max_skew
             if hard:
                 tally.domains_short = len(counts) < item.min_domains
                 tally.histogram = Counter(counts.values())
