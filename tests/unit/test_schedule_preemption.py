@@ -24,8 +24,10 @@ from tests.builders import (
     moment,
     node,
     put,
+    replica_set,
     report,
     seen,
+    template,
     unseen,
     with_sightings,
     world,
@@ -193,6 +195,23 @@ def test_room_is_made_elsewhere_when_the_node_falls_silent(polls: int, victims: 
         silent = after(silent, plan)
     assert preempted(plan) == victims
     assert nominated(silent, "vip") == ("n2" if victims else "n1")
+
+
+def test_the_room_of_one_is_kept_when_another_like_it_finds_none() -> None:
+    """A node falls silent, and the pod that waited for it finds no other: what is free on n2 is still kept for the second pod."""
+    pods = {name: [pod(f"{name}-low", cpu="700m"), pod(f"{name}-high", "high")] for name in ("n1", "n2")}
+    two = replica_set("vip", 2, template(requests={"cpu": "1"}, priorityClassName="high"))
+    start = put(running(pods, cpu_m=2200), two)
+    for seconds in (10, 11):
+        start = after(start, plan := reconcile(start, moment(seconds)))
+    first = next(item for item in plan.unplaced if start.pods[item.pod].nominated)
+    silent = start.pods[first.pod].nominated
+    start = with_sightings(put(start, pod("late", "middle", cpu="400m")), **{silent: unseen()})
+    for seconds in (20, 30):
+        start = after(start, reconcile(start, moment(seconds)))
+    named = {one.meta.name: (one.node, one.nominated) for one in start.pods.values()}
+    assert named["late"] == ("", "")
+    assert sorted(room for _, room in named.values()) == ["", "", "", "", "", "", {"n1": "n2", "n2": "n1"}[silent]]
 
 
 def test_those_for_whom_no_room_can_be_made_are_told_as_well() -> None:

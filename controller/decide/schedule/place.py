@@ -124,9 +124,11 @@ class _Placing:
         ):
             return
         ranking = Ranking(crowd, self._index)
-        for pod in pods:
-            node = pod.nominated if self._is_making_way(pod.nominated, ranking) else ""
-            if not node:
+        promised = {pod.meta.uid for pod in pods if self._is_making_way(pod.nominated, ranking)}
+        # What was promised is kept, whatever the others find.
+        for pod in sorted(pods, key=lambda pod: pod.meta.uid not in promised):
+            node = pod.nominated
+            if pod.meta.uid not in promised:
                 found = preempt(crowd, ranking, self._index, self._running, self._priorities, self._protection)
                 if found is None:
                     return  # the others of this crowd would not find anything either
