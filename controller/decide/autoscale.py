@@ -342,7 +342,7 @@ def _forgetting(steps: Sequence[Recommended], window_s: float, now: Moment) -> t
     return tuple(kept[-_STEPS_MAX:])
 
 
-_STEPS_MAX = 64
+_STEPS_MAX = 256  # one every 15 s for an hour, the longest window
 
 
 # ---- the target -----------------------------------------------------------------------------------------------------

@@ -274,6 +274,18 @@ def test_more_load_makes_more_replicas_at_once_and_less_only_after_the_window() 
     assert load.run(120)[-1] == 1
 
 
+def test_a_restless_load_shortens_no_window() -> None:
+    """Another recommendation every 15 s for most of an hour, the longest window: the highest, long ago, still counts."""
+    load = load_on(behavior={"scaleDown": {"stabilizationWindowSeconds": 3600}})
+    load.each_m = 500
+    assert load.run(30)[-1] == 4
+    for restless in range(200):
+        load.each_m = (20, 100)[restless % 2]
+        load.step()
+    assert load.replicas == 4
+    assert load.run(900)[-1] < 4
+
+
 def test_an_autoscaler_does_not_begin_by_taking_away() -> None:
     load = Load(
         Agents(cluster(8, deployment(replicas=5, pods=PODS), autoscaler(metrics=[CPU_50.dump()])), step_s=15.0),
