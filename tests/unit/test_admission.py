@@ -165,6 +165,20 @@ def test_a_scope_says_which_pods_count(scope: tuple[str, ...], fields: dict[str,
     assert matches([requirement], spec_of(resources, **fields)) is counts
 
 
+def test_a_pod_without_a_priority_class_counts_as_one_of_the_default_class() -> None:
+    """Kubernetes writes the class into the pod before quotas are asked."""
+    standard = Declared(
+        builders.meta("PriorityClass", "standard", ""),
+        {"metadata": {"name": "standard"}, "value": 5, "globalDefault": True},
+    )
+    scope = {"scopeName": "PriorityClass", "operator": "In", "values": ["standard"]}
+    mine = quota({"pods": "2"}, scopeSelector={"matchExpressions": [scope]})
+    rules = Rules(builders.world(standard, mine, replace(builders.bare_pod(), node="n1")))
+    whys = [rules.admit(builders.template(), "default").why for _ in range(2)]
+    assert whys == ["", "exceeded quota: most, requested: pods=1, used: pods=2, limited: pods=2"]
+    assert rules.admit(builders.template(priorityClassName="other"), "default").why == ""
+
+
 def used(world: World) -> dict[str, str]:
     quotas = [
         ResourceQuota.model_validate(item.source)

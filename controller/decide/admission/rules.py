@@ -16,6 +16,7 @@ from typing import Any
 from controller.decide.admission import limits, quota, security
 from controller.decide.admission.gate import FREE, Verdict
 from controller.decide.owners import with_defaults
+from controller.decide.schedule.priority import Priorities
 from controller.decide.schedule.volumes import spec_of_claim
 from controller.decide.shapes import Shapes, shape_of
 from controller.decide.stored import stored
@@ -43,6 +44,7 @@ class Rules:
                 level = security.policy_of(item.meta.labels).enforce
                 if level.name != PRIVILEGED:
                     self._levels[item.meta.name] = level
+        self._default_class = Priorities(world).default
         self._judged: dict[tuple[str, str], Verdict] = {}
         self._used: dict[str, list[quota.Used]] = {}
         self._asks: dict[
@@ -58,7 +60,7 @@ class Rules:
             self._judged[key] = self._judge(template, namespace)
         verdict = self._judged[key]
         if not verdict.why and verdict.shape is not None and namespace in self._quotas:
-            verdict = replace(verdict, why=self._take(key, verdict.shape.spec))
+            verdict = replace(verdict, why=self._take(key, self._with_class(verdict.shape.spec)))
         return verdict
 
     def admit_object(self, kind: str, namespace: str) -> str:
@@ -83,10 +85,15 @@ class Rules:
 
             def spec_of(pod: Pod) -> PodSpec | None:
                 shape = shapes.of(pod)
-                return shape.spec if shape is not None else None
+                return self._with_class(shape.spec) if shape is not None else None
 
             self._used[namespace] = quota.used_of(self._counted, self._quotas.get(namespace, ()), spec_of)
         return self._used[namespace]
+
+    def _with_class(self, spec: PodSpec) -> PodSpec:
+        """As quotas see it: a pod without a PriorityClass has the default one."""
+        name = spec.priority_class_name or self._default_class
+        return spec if spec.priority_class_name == name else spec.model_copy(update={"priority_class_name": name})
 
     def _judge(self, template: Mapping[str, Any], namespace: str) -> Verdict:
         shape = shape_of(template, namespace)

@@ -22,11 +22,12 @@ class Priorities:
         self._values = {**BUILT_IN_PRIORITIES, **{name: fields[0] for name, fields in found.items()}}
         self._policies = {name: fields[2] for name, fields in found.items()}
         defaults = sorted((fields[0], name) for name, fields in found.items() if fields[1])
-        self._default = defaults[0][1] if defaults else ""  # of several the lowest, as in Kubernetes
+        # The class of pods without one; of several the lowest, as in Kubernetes.
+        self.default = defaults[0][1] if defaults else ""
 
     def of(self, spec: PodSpec) -> int:
         """0 without a class, and for a class that does not exist."""
-        return self._values.get(spec.priority_class_name or self._default, 0)
+        return self._values.get(spec.priority_class_name or self.default, 0)
 
     def problem(self, spec: PodSpec) -> str:
         """Why pods with this spec cannot be placed; "" when they can."""
@@ -34,5 +35,5 @@ class Priorities:
         return f"there is no PriorityClass {name}" if name and name not in self._values else ""
 
     def may_preempt(self, spec: PodSpec) -> bool:
-        policy = spec.preemption_policy or self._policies.get(spec.priority_class_name or self._default)
+        policy = spec.preemption_policy or self._policies.get(spec.priority_class_name or self.default)
         return policy != "Never"
