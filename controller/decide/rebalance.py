@@ -1,13 +1,14 @@
 """Which pods would better run elsewhere now, for example after a host came back. Pure: proposals only, nothing is moved here.
 
 In: the world, the views, how many moves. Out: moves in rounds; the moves of one round together stop no more pods of an owner than its
-rollout may. A pod is thought away from the node where its owner has most pods, and placed anew; when that is worth so much more that it is
-no accident of rounding, it is a move, and the next one is judged with it done. Pods stay on nodes that take no new ones.
+rollout may, and none that disruption budgets keep. A pod is thought away from the node where its owner has most pods, and placed anew; when
+that is worth so much more that it is no accident of rounding, it is a move, and the next one is judged with it done. Pods stay on nodes
+that take no new ones.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,8 +39,9 @@ def rebalance(world: World, views: Mapping[str, NodeView], moves_max: int) -> tu
     running = _running(world, index, shapes)
     protection = Protection(world, views)
     moves: list[Move] = []
-    made: Counter[str] = Counter()
+    rounds: dict[int, list[Pod]] = defaultdict(list)
     for crowd, pods in running.items():
+        at_once = _at_once(world, crowd.owner)
         while len(moves) < moves_max:
             found = _best_move(protection, index, crowd, pods)
             if found is None:
@@ -48,8 +50,12 @@ def rebalance(world: World, views: Mapping[str, NodeView], moves_max: int) -> tu
             index.take(index.rooms[pod.node], crowd, -1)
             index.take(index.rooms[target], crowd)
             pods.remove(pod)
-            number = made[crowd.owner] // _at_once(world, crowd.owner) + 1
-            made[crowd.owner] += 1
+            number = 1
+            while not _has_place(
+                rounds[number], pod, at_once, protection
+            ):  # there is one: budgets let the pod go alone
+                number += 1
+            rounds[number].append(pod)
             moves.append(Move(pod, pod.node, target, gain, number))
     return tuple(sorted(moves, key=lambda move: (move.round, move.pod.meta.key)))
 
@@ -87,6 +93,12 @@ def _best_move(protection: Protection, index: Index, crowd: Crowd, pods: list[Po
         return None
     gain = choice.total - weighted(scores.get(source, {}))
     return (pod, choice.room.name, gain) if gain >= GAIN_MIN else None
+
+
+def _has_place(others: list[Pod], pod: Pod, at_once: int, protection: Protection) -> bool:
+    """Whether a pod may be stopped together with the others of a round."""
+    siblings = sum(other.meta.owner == pod.meta.owner for other in others)
+    return siblings < at_once and pod.meta.uid not in protection.over_budget([*others, pod])
 
 
 def _at_once(world: World, owner: str) -> int:

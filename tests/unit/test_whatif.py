@@ -21,6 +21,7 @@ from nodeagent.protocol import Capacity
 from tests.agents import Agents
 from tests.builders import (
     bare_pod,
+    budget,
     cluster,
     daemon_set,
     deployment,
@@ -257,6 +258,12 @@ def test_moves_are_bounded_and_come_in_rounds_of_what_may_be_unavailable() -> No
     assert len(rebalance(start, views, 2)) == 2
     many = with_third(returned(12, strategy={"rollingUpdate": {"maxUnavailable": 2}}))
     assert [move.round for move in rebalance(many, judge(many, moment()).views, 20)] == [1, 1, 2, 2]
+
+
+def test_the_moves_of_one_round_together_keep_a_budget() -> None:
+    """The rollout may stop two at once, the budget lets one go at a time."""
+    many = put(with_third(returned(12, strategy={"rollingUpdate": {"maxUnavailable": 2}})), budget(maxUnavailable=1))
+    assert [move.round for move in rebalance(many, judge(many, moment()).views, 20)] == [1, 2, 3, 4]
 
 
 def test_what_is_even_stays_and_so_do_pods_of_cordoned_nodes_and_of_their_own() -> None:
