@@ -9,9 +9,23 @@ from typing import Any
 import pytest
 
 from controller.decide.reconcile import reconcile
-from controller.model.cluster import Node, Pod, World
+from controller.model.cluster import Missing, Node, Pod, World
 from nodeagent.protocol import ImageReport
-from tests.builders import after, bare_pod, deployment, moment, namespace, node, seen, taint, template, unseen, world
+from tests.builders import (
+    after,
+    bare_pod,
+    deployment,
+    moment,
+    namespace,
+    node,
+    put,
+    seen,
+    taint,
+    template,
+    unseen,
+    with_sightings,
+    world,
+)
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
@@ -188,6 +202,21 @@ def test_tainted_nodes_count_as_domains_unless_the_constraint_says_otherwise(pol
     spread = hard(1, nodeTaintsPolicy=policy)
     result = placed(first, second, deployment(replicas=3, pods=template(topologySpreadConstraints=spread)))
     assert sum(bool(pod.node) for pod in result.pods.values()) == placed_pods
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize(("policy", "placed_pods"), [("Ignore", 1), ("Honor", 3)])
+def test_cordoned_and_silent_nodes_are_tainted_ones(silent: bool, policy: str, placed_pods: int) -> None:
+    spread = hard(1, nodeTaintsPolicy=policy)
+    web = deployment(replicas=3, pods=template(topologySpreadConstraints=spread))
+    first, second = zoned(n1="a", n2="b")
+    start = world(first, replace(second, cordoned=not silent), web)
+    if silent:
+        start = with_sightings(
+            put(start, replace(second, missing=Missing(moment(), moment(), 2, "unreachable", "no route"))), n2=unseen()
+        )
+    plan = reconcile(start, moment(10))
+    assert sum(bool(pod.node) for pod in after(start, plan).pods.values()) == placed_pods
 
 
 @pytest.mark.parametrize(("policy", "placed_pods"), [("Honor", 3), ("Ignore", 1)])

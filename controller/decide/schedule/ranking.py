@@ -19,6 +19,7 @@ from itertools import repeat
 from controller.decide.schedule.filters import (
     DYNAMIC,
     STATIC,
+    cordon,
     first_rejection,
     fits,
     names_nodes,
@@ -200,7 +201,7 @@ class Ranking:
                 intolerable(shape, room),
                 node_liking(shape, room),
                 node_selector(shape, room) is None and node_affinity(shape, room) is None,
-                taints(shape, room) is None,
+                _meets_taints(shape, room),
             )
         return found
 
@@ -348,6 +349,13 @@ def _chooses_nodes(shape: Shape) -> bool:
     affinity = shape.spec.affinity.node_affinity if shape.spec.affinity else None
     required = affinity is not None and affinity.required_during_scheduling_ignored_during_execution is not None
     return required or bool(shape.spec.node_selector)
+
+
+def _meets_taints(shape: Shape, room: Room) -> bool:
+    """In Kubernetes a node that is cordoned, not ready or given up as silent has a taint that says so."""
+    if room.view.state not in ("Ready", "Unseen") or cordon(shape, room) is not None:
+        return False
+    return taints(shape, room) is None
 
 
 def weighted(scores: dict[str, int]) -> int:
