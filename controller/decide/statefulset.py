@@ -150,15 +150,17 @@ class _Work:
             return
         digest = self.hash if self._is_rolled(ordinal) or self.rolling is None else self.old_hash
         template = self._template(digest)
-        verdict = self.context.admission.admit(template, self.item.meta.namespace, self.item.meta.uid)
-        if verdict.why:
-            self.trouble.append(f"{name} is not made: {verdict.why}")
-            return
+        # What counts as made is made: claims come first, and stay when the pod is refused, as in Kubernetes.
         for change in claims:
             why = self.context.admission.admit_claim(change.record) if isinstance(change.record, VolumeClaim) else ""
             if why:
                 self.trouble.append(f"{name} is not made: volume claim {change.record.meta.name}: {why}")
                 return
+            self.changes.append(change)
+        verdict = self.context.admission.admit(template, self.item.meta.namespace, self.item.meta.uid)
+        if verdict.why:
+            self.trouble.append(f"{name} is not made: {verdict.why}")
+            return
         taken.add(name)
         self.made += 1
         metadata = template.get("metadata") or {}
@@ -175,7 +177,6 @@ class _Work:
         )
         because = f"{self.name} wants {self.spec.replicas} replicas, and {name} is not there"
         pod = Pod(meta, digest, defaults=verdict.defaults, home=homes.home_of(self.item, name))
-        self.changes += claims
         self.changes.append(Change("create", pod, because, "SuccessfulCreate"))
         self.pods[name] = pod
 

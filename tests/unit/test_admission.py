@@ -412,6 +412,27 @@ def test_a_stateful_set_gets_no_more_claims_than_its_namespace_may_have() -> Non
     )
 
 
+def test_a_pod_that_is_not_made_for_want_of_its_claim_takes_none_of_the_quota() -> None:
+    templates = [{"metadata": {"name": "data"}, "spec": builders.claim(size="2Gi").source["spec"]}]
+    first = builders.stateful_set("first", replicas=1, volumeClaimTemplates=templates)
+    rule = quota({"requests.storage": "1Gi", "pods": "1"})
+    agents = Agents(builders.cluster(1, first, builders.stateful_set("second", replicas=1), rule))
+    agents.step()
+    assert [item.meta.name for item in agents.world.pods.values()] == ["second-0"]
+
+
+def test_the_claims_of_a_pod_that_is_refused_are_made_and_count() -> None:
+    """As in Kubernetes; next time they are there, and nothing counts twice."""
+    templates = [{"metadata": {"name": "data"}, "spec": builders.claim(size="2Gi").source["spec"]}]
+    agents = Agents(builders.cluster(1, builders.stateful_set(replicas=1, volumeClaimTemplates=templates)))
+    agents.world = builders.put(agents.world, quota({"requests.storage": "2Gi", "pods": "0"}))
+    agents.settle(10)
+    assert ([item.meta.name for item in agents.world.claims.values()], agents.world.pods) == (["data-web-0"], {})
+    agents.world = builders.put(agents.world, quota({"requests.storage": "2Gi", "pods": "1"}))
+    agents.settle(30)
+    assert [item.node for item in agents.world.pods.values()] == ["n1"]
+
+
 def test_rules_of_the_same_file_count_and_every_refusal_is_told() -> None:
     rules = """\
 apiVersion: v1
