@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from controller.decide.admission.gate import Admission
+from controller.decide.schedule.priority import Priorities
 from controller.decide.schedule.usage import Index
 from controller.decide.shapes import Shapes
 from controller.model.cluster import Moment, Pod, VolumeClaim, World
@@ -55,6 +56,21 @@ class Context:
     def index(self) -> Index:
         """How full each node is; pods that are bound in this pass are added by who binds them."""
         return Index(self.world, self.views, self.shapes)
+
+    @cached_property
+    def priorities(self) -> Priorities:
+        return Priorities(self.world)
+
+    @cached_property
+    def promised(self) -> Mapping[str, int]:
+        """Nodes on which room is being made, with the priority of the most important pod that it is made for."""
+        found: dict[str, int] = {}
+        for pod in self.world.pods.values():
+            shape = self.shapes.of(pod) if pod.nominated and not pod.node and pod.stop is None else None
+            if shape is not None:
+                priority = self.priorities.of(shape.spec)
+                found[pod.nominated] = max(priority, found.get(pod.nominated, priority))
+        return found
 
     def is_available(self, pod: Pod, min_ready_s: int) -> bool:
         age_s = self.ages.get(pod.meta.uid)

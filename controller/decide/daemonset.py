@@ -184,6 +184,12 @@ class _Work:
     # ---- pods ----
 
     def _create(self, place: _Place) -> None:
+        # Pods are bound here as they are made, before those that wait for a node: this one would be in the way of the pod that its
+        # predecessor has made way for, and have to go again, for ever.
+        priority = self.context.promised.get(place.name)
+        if priority is not None and priority >= self.context.priorities.of(self.shape.spec):
+            self.trouble.append(f"{place.name}: room is being made for another pod")
+            return
         room = self.context.index.rooms[place.name]
         volumes = self.context.index.volumes
         need = volumes.need_of(self.item.meta.namespace, self.shape.claims) if self.shape.claims else NOTHING

@@ -20,6 +20,7 @@ from tests.builders import (
     after,
     bare_pod,
     budget,
+    daemon_set,
     meta,
     moment,
     node,
@@ -139,17 +140,19 @@ def test_nobody_goes_where_the_pod_could_not_run_even_then() -> None:
     assert preempted(reconcile(too_big, moment())) == []
 
 
-def test_a_pod_that_keeps_others_apart_goes_too() -> None:
-    apart = {
-        "affinity": {
-            "podAntiAffinity": {
-                "requiredDuringSchedulingIgnoredDuringExecution": [
-                    {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}
-                ]
-            }
+APART: dict[str, Any] = {
+    "affinity": {
+        "podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}
+            ]
         }
     }
-    start = put(running({"n1": [pod("loner", **apart)]}, cpu_m=4000), pod("vip", "high"))
+}
+
+
+def test_a_pod_that_keeps_others_apart_goes_too() -> None:
+    start = put(running({"n1": [pod("loner", **APART)]}, cpu_m=4000), pod("vip", "high"))
     assert preempted(reconcile(start, moment())) == ["loner"]
 
 
@@ -212,6 +215,22 @@ def test_the_room_of_one_is_kept_when_another_like_it_finds_none() -> None:
     named = {one.meta.name: (one.node, one.nominated) for one in start.pods.values()}
     assert named["late"] == ("", "")
     assert sorted(room for _, room in named.values()) == ["", "", "", "", "", "", {"n1": "n2", "n2": "n1"}[silent]]
+
+
+@pytest.mark.parametrize(
+    ("priority", "cpu", "spec", "stays"), [("", "3", {}, False), ("", "1", APART, False), ("high", "3", {}, True)]
+)
+def test_a_daemon_set_does_not_take_the_room_that_its_pod_has_made(
+    priority: str, cpu: str, spec: dict[str, Any], stays: bool
+) -> None:
+    daemons = daemon_set("agent", template(requests={"cpu": cpu}, priorityClassName=priority))
+    agents = Agents(world(node("n1"), LOW, MIDDLE, HIGH, daemons))
+    agents.settle(20)
+    agents.world = put(agents.world, labelled(pod("vip", "high", cpu="2", **spec), "vip"))
+    stopped: list[str] = []
+    agents.settle(20, lambda plan: stopped.extend(preempted(plan)))
+    assert len(stopped) == (not stays)
+    assert ("vip" in [one.meta.name for one in agents.world.pods.values() if one.node]) is not stays
 
 
 def test_those_for_whom_no_room_can_be_made_are_told_as_well() -> None:
