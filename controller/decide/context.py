@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from controller.decide.admission.gate import Admission
 from controller.decide.schedule.priority import Priorities
-from controller.decide.schedule.usage import Index
+from controller.decide.schedule.usage import Crowd, Index, Room
 from controller.decide.shapes import Shapes
 from controller.model.cluster import Moment, Pod, VolumeClaim, World
 from controller.model.plan import Change, NodeView
@@ -62,14 +62,14 @@ class Context:
         return Priorities(self.world)
 
     @cached_property
-    def promised(self) -> Mapping[str, int]:
-        """Nodes on which room is being made, with the priority of the most important pod that it is made for."""
-        found: dict[str, int] = {}
+    def promised(self) -> list[tuple[int, Room, Crowd]]:
+        """Pods for which room is being made: how important each is, where it is to go, and what it is like."""
+        found = []
         for pod in self.world.pods.values():
-            shape = self.shapes.of(pod) if pod.nominated and not pod.node and pod.stop is None else None
-            if shape is not None:
-                priority = self.priorities.of(shape.spec)
-                found[pod.nominated] = max(priority, found.get(pod.nominated, priority))
+            room = self.index.rooms.get(pod.nominated) if not pod.node and pod.stop is None else None
+            shape = self.shapes.of(pod) if room is not None else None
+            if room is not None and shape is not None:
+                found.append((self.priorities.of(shape.spec), room, self.index.crowd_of(pod, shape)))
         return found
 
     def is_available(self, pod: Pod, min_ready_s: int) -> bool:

@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from controller.decide.context import Context, Step, status_change
 from controller.decide.pods import is_active
 from controller.decide.revisions import HASH_LABEL, revise
 from controller.decide.schedule.filters import DYNAMIC, first_rejection, node_affinity, node_name, node_selector, taints
-from controller.decide.schedule.usage import Room
+from controller.decide.schedule.ranking import Ranking
+from controller.decide.schedule.rejection import Rejection
+from controller.decide.schedule.usage import Crowd, Room
 from controller.decide.schedule.volumes import NOTHING
 from controller.decide.shapes import Shape, shape_of
 from controller.decide.stored import stored
@@ -186,14 +189,15 @@ class _Work:
     def _create(self, place: _Place) -> None:
         # Pods are bound here as they are made, before those that wait for a node: this one would be in the way of the pod that its
         # predecessor has made way for, and have to go again, for ever.
-        priority = self.context.promised.get(place.name)
-        if priority is not None and priority >= self.context.priorities.of(self.shape.spec):
+        if any(room.name == place.name for room, _ in self._ahead):
             self.trouble.append(f"{place.name}: room is being made for another pod")
             return
         room = self.context.index.rooms[place.name]
         volumes = self.context.index.volumes
         need = volumes.need_of(self.item.meta.namespace, self.shape.claims) if self.shape.claims else NOTHING
-        rejection = first_rejection(DYNAMIC, self.shape, room) or volumes.rejection(need, room.node)
+        rejection = (
+            first_rejection(DYNAMIC, self.shape, room) or volumes.rejection(need, room.node) or self._kept_away(room)
+        )
         if rejection is not None:
             self.trouble.append(f"{place.name}: {rejection.text}")
             return
@@ -201,7 +205,6 @@ class _Work:
         if verdict.why:
             self.trouble.append(f"{place.name}: {verdict.why}")
             return
-        room.take(verdict.shape or self.shape)
         taken = self.context.taken[self.item.meta.namespace]
         name = ""
         while not name or name in taken:
@@ -222,9 +225,42 @@ class _Work:
         )
         because = f"{self.name} wants a pod on {place.name}"
         pod = Pod(meta, self.hash, node=place.name, bound=self.context.now, defaults=verdict.defaults)
+        self.context.index.take(room, self.context.index.crowd_of(pod, verdict.shape or self.shape))
         self.changes += volumes.bind(need, pod, room.node, self.context.now)
         self.changes.append(Change("create", pod, because, "SuccessfulCreate"))
         place.pods.insert(0, pod)
+
+    def _kept_away(self, room: Room) -> Rejection | None:
+        """Why pods that are there, or for which room is being made, keep one away, by required affinity of theirs or its own. Spreading has
+        no say: in Kubernetes each pod of a DaemonSet has one possible node."""
+        if self._minding is None:
+            return None
+        index = self.context.index
+        for theirs, crowd in self._ahead:
+            index.take(theirs, crowd)
+        found = Ranking(self._minding, index).kept_away(room)
+        for theirs, crowd in self._ahead:
+            index.take(theirs, crowd, -1)
+        return next((one for one in found if one.kind in ("podAffinity", "podAntiAffinity")), None)
+
+    @cached_property
+    def _ahead(self) -> list[tuple[Room, Crowd]]:
+        """Pods, at least as important, for which room is being made, each with its node."""
+        own = self.context.priorities.of(self.shape.spec)
+        return [(room, crowd) for priority, room, crowd in self.context.promised if priority >= own]
+
+    @cached_property
+    def _minding(self) -> Crowd | None:
+        """What its pods are like, if required affinity is about them."""
+        labels = {**((self.item.template.get("metadata") or {}).get("labels") or {}), HASH_LABEL: self.hash}
+        owner = Ref("DaemonSet", self.name, self.item.meta.uid)
+        meta = Meta("Pod", self.item.meta.namespace, "", "", self.context.now, labels=labels, owner=owner)
+        index = self.context.index
+        crowd = index.crowd_of(Pod(meta, self.hash, node="any"), self.shape)
+        known = (*index.crowds(), *(ahead for _, ahead in self._ahead))
+        others = (term for other in known for term in other.terms.apart)
+        minds = crowd.terms.near or crowd.terms.apart or any(term.selection.matches(crowd) for term in others)
+        return crowd if minds else None
 
     def _stop(self, pod: Pod, because: str) -> None:
         stopped = replace(pod, stop=Stop(because, self.context.now))

@@ -12,12 +12,26 @@ from hypothesis import strategies as st
 
 from controller.decide import verbs
 from controller.decide.reconcile import reconcile
-from controller.model.cluster import Pod, Settings
+from controller.model.cluster import Declared, Pod, Settings
 from controller.model.identity import template_hash
 from controller.model.kinds.sets import DaemonSetSpec, RollingUpdateDaemonSet
 from controller.model.workloads import DaemonSet, Revision
 from tests.agents import Agents
-from tests.builders import cluster, daemon_set, deployment, job, moment, node, put, stateful_set, taint, template, world
+from tests.builders import (
+    bare_pod,
+    cluster,
+    daemon_set,
+    deployment,
+    job,
+    meta,
+    moment,
+    node,
+    put,
+    stateful_set,
+    taint,
+    template,
+    world,
+)
 
 NEW = template("web:2")
 
@@ -235,6 +249,50 @@ def test_defaults() -> None:
         0,
     )
     assert (spec.min_ready_seconds, spec.revision_history_limit) == (0, 10)
+
+
+_HOST = {"topologyKey": "kubernetes.io/hostname"}
+
+
+def _required(kind: str, app: str) -> dict[str, Any]:
+    term = {**_HOST, "labelSelector": {"matchLabels": {"app": app}}}
+    return {"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+
+
+@pytest.mark.parametrize(
+    ("daemons", "other", "nodes"),
+    [
+        (_required("podAntiAffinity", "db"), {}, ["n2"]),
+        ({}, _required("podAntiAffinity", "web"), ["n2"]),
+        (_required("podAffinity", "db"), {}, ["n1"]),
+        (_required("podAffinity", "web"), {}, ["n1"]),  # the first may go anywhere
+        (_required("podAntiAffinity", "web"), {}, ["n1", "n2"]),
+    ],
+    ids=["avoids the other", "is avoided", "needs the other", "needs itself", "avoids itself"],
+)
+def test_required_affinity_of_pods_holds_for_daemons_too(daemons: Any, other: Any, nodes: list[str]) -> None:
+    pod = bare_pod("db", **other)
+    pod = replace(pod, meta=replace(pod.meta, labels={"app": "db"}), node="n1", bound=moment())
+    agents = Agents(cluster(2, pod, daemon_set(pods=template(**daemons))))
+    for _ in range(10):
+        agents.step()
+    assert sorted(item.node for item in agents.world.pods.values() if item.meta.owner) == nodes
+
+
+def test_daemons_keep_away_from_a_more_important_pod_that_is_on_its_way() -> None:
+    """One daemon to a zone, and none beside db: the one that made room for it must not come back on the zone's other node."""
+    term = {"topologyKey": "zone", "labelSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}
+    apart = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+    high = Declared(meta("PriorityClass", "high", ""), {"metadata": {"name": "high"}, "value": 100})
+    zone = [node(f"n{number}", number, labels={"zone": "a"}) for number in (1, 2)]
+    agents = Agents(world(*zone, high, daemon_set(pods=template(**apart))))
+    for _ in range(5):
+        agents.step()
+    assert len(_nodes(agents)) == 1
+    agents.world = put(agents.world, bare_pod("db", priorityClassName="high"))
+    preempted = [change for _ in range(10) for change in agents.step().changes if change.reason == "Preempted"]
+    assert len(preempted) == 1
+    assert [pod.meta.name for pod in agents.world.pods.values()] == ["db"]
 
 
 def _running(record: DaemonSet, nodes: int) -> Agents:
