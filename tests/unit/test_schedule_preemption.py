@@ -233,6 +233,22 @@ def test_a_daemon_set_does_not_take_the_room_that_its_pod_has_made(
     assert ("vip" in [one.meta.name for one in agents.world.pods.values() if one.node]) is not stays
 
 
+def test_those_that_two_pods_want_to_be_near_to_do_not_go_for_both() -> None:
+    """Else neither could come, and with an owner that makes the former anew it would begin again, for ever."""
+    term = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "db"}}}
+    near = {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+    there = [replace(labelled(pod(f"db{number}", cpu="3"), "db"), node=f"n{number}") for number in (1, 2)]
+    agents = Agents(world(*(node(f"n{number}", number, labels={"zone": "a"}) for number in (1, 2)), *there, HIGH))
+    agents.settle(10)
+    agents.world = put(
+        agents.world, replica_set("vip", 2, template(requests={"cpu": "3"}, priorityClassName="high", **near))
+    )
+    stopped: list[str] = []
+    agents.settle(20, lambda plan: stopped.extend(preempted(plan)))
+    assert len(stopped) == 1
+    assert sorted(one.meta.labels["app"] for one in agents.world.pods.values() if one.node) == ["db", "web"]
+
+
 def test_those_for_whom_no_room_can_be_made_are_told_as_well() -> None:
     """Two alike; only one pod may go for them."""
     start = put(running({"n1": [pod("a"), pod("b", "high")]}), pod("vip1", "high"), pod("vip2", "high"))

@@ -137,10 +137,18 @@ class _Placing:
                     because = f"{victim.meta.name} makes room for {pod.meta.key}, which is more important"
                     stopped = replace(victim, stop=Stop(because, self._now))
                     self._preempted.append(Change("stop", stopped, because, "Preempted", warning=True))
+                    self._leaves(victim, stopped)
                 self._running.forget(found.victims)
                 self._protection.gone(found.victims)
             self._nominated[pod.meta.uid] = node
             self._index.take(self._index.rooms[node], crowd)
+
+    def _leaves(self, before: Pod, after: Pod) -> None:
+        """It still takes its room, but counts as the next pass will count it."""
+        room, shape = self._index.rooms[before.node], self._shapes.of(before)
+        if shape is not None:
+            self._index.take(room, self._index.crowd_of(before, shape), -1)
+            self._index.take(room, self._index.crowd_of(after, shape))
 
     def _is_making_way(self, node: str, ranking: Ranking) -> bool:
         """Not where the pod could not go even then: a victim on a silent node may never be known to have stopped. One missed poll is no

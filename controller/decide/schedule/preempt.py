@@ -136,7 +136,8 @@ def _victims(
     def fitting() -> bool:
         if not fits(crowd.shape, room):
             return False
-        return not looks_around or Ranking(crowd, index).verdict(room) is None
+        # Pods that two of the crowd want to be near to must not go for both of them, or neither could come, again and again.
+        return not looks_around or Ranking(crowd, index, lasting=True).verdict(room) is None
 
     for item in lower:
         index.take(room, item.crowd, -1)

@@ -86,7 +86,8 @@ class Choice:
 class Ranking:
     """Of one crowd, in one pass."""
 
-    def __init__(self, crowd: Crowd, index: Index) -> None:
+    def __init__(self, crowd: Crowd, index: Index, lasting: bool = False) -> None:
+        """`lasting`: required affinity wants pods that stay, not such as are on their way out."""
         self._crowd, self._index, self._shape = crowd, index, crowd.shape
         self._grounds: dict[int | str, _Ground] = {}
         self._by_name = names_nodes(crowd.shape) or crowd.need is not NOTHING
@@ -100,7 +101,8 @@ class Ranking:
         self.out_text = ", ".join(f"{count} {kind}" for kind, count in sorted(self.out.items()))
         # nodeName passes by the scheduler, and with it what pods say of each other: only the node itself can refuse.
         around = not crowd.shape.spec.node_name
-        self._axes = axes_of(crowd, index, self._included, [room.name for room in fitting]) if around else []
+        names = [room.name for room in fitting]
+        self._axes = axes_of(crowd, index, self._included, names, lasting) if around else []
         self._spreads = any(tally.role == "soft" for axis in self._axes for tally in axis.tallies)
         self._fill(fitting)
 

@@ -153,12 +153,15 @@ class Axis:
         return Worth(rejection, 0, None if soft and self._whole_spread else 0.0)
 
 
-def axes_of(crowd: Crowd, index: Index, included: _Included, fitting: Sequence[str]) -> list[Axis]:
+def axes_of(
+    crowd: Crowd, index: Index, included: _Included, fitting: Sequence[str], lasting: bool = False
+) -> list[Axis]:
     """The axes of a crowd, counted.
 
     Args:
         included: by spread constraint, whether its policies let a node count.
         fitting: names of the nodes that are otherwise possible: soft spreads are weighted by how many domains they have.
+        lasting: required affinity wants pods that are not leaving.
     """
     terms = crowd.terms
     known = [other for other in index.crowds() if other.terms.names_others]
@@ -166,21 +169,21 @@ def axes_of(crowd: Crowd, index: Index, included: _Included, fitting: Sequence[s
         return []
     by_key: dict[str, list[Tally]] = {}
     if terms.near:
-        _near(crowd, index, by_key)
+        _near(crowd, index, by_key, lasting)
     _apart(crowd, index, known, by_key)
     _liked(crowd, index, known, by_key)
     _spread(crowd, index, included, fitting, by_key)
     return [Axis(key, index.domains(key), tallies, not terms.default_spread) for key, tallies in sorted(by_key.items())]
 
 
-def _near(crowd: Crowd, index: Index, by_key: dict[str, list[Tally]]) -> None:
+def _near(crowd: Crowd, index: Index, by_key: dict[str, list[Tally]], lasting: bool) -> None:
     """Required affinity. A pod counts when it matches all terms together; the first of its kind may go anywhere."""
     near = crowd.terms.near
 
     def matches(other: Crowd) -> bool:
         return all(term.selection.matches(other) for term in near)
 
-    others = [other for other in index.crowds() if matches(other)]
+    others = [other for other in index.crowds() if matches(other) and not (lasting and other.leaving)]
     own = matches(crowd)
     counted = [_counted(others, index.domains(term.key)) for term in near]
     is_first = own and not any(counted)
