@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from controller.act.userpath import user_path
+
 SSH_PORT = 22
 
 
@@ -79,7 +81,7 @@ class KnownHosts:
         name = _token(host, port)
         revoked: list[HostKey] = []
         found = Trusted()
-        for path in (self._own, *(Path(name).expanduser() for name in inventorys), *self._also):
+        for path in (self._own, *(user_path(name) for name in inventorys), *self._also):
             here = [line for line in self._lines(path) if line.key and _matches(line.hosts, name)]
             revoked += [line.key for line in here if line.key and line.marker == "@revoked"]
             if not found:

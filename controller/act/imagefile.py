@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from controller.act.userpath import user_path
 from controller.model.errors import SshoalError, UsageError
 from controller.model.imagename import canonical
 from controller.model.text import printable
@@ -73,7 +74,7 @@ def opened(image: str) -> Iterator[tuple[SourceImage, ...]]:
     Raises UsageError when there is neither, or what is there is torn or of a form that cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="sshoal-image-") as directory:
-        path = Path(image).expanduser()
+        path = user_path(image)
         if not path.is_file():
             if path.is_dir() or image.endswith((".tar", ".tar.gz", ".tgz")):
                 raise UsageError(f"there is no archive {image}", hint=_HINT)

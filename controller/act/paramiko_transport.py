@@ -41,6 +41,7 @@ from controller.act.hostkeys import SSH_PORT, HostKey, KnownHosts, Trusted
 from controller.act.lastaddresses import LastAddresses
 from controller.act.paramiko_session import Link, ParamikoSession
 from controller.act.transport import AgentPlaces, Session, patiently
+from controller.act.userpath import user_path
 from controller.model.errors import HostAuthFailed, HostError, HostKeyChanged, HostUnreachable, SshoalError
 from controller.model.inventory import Connection, Host
 from controller.model.text import printable
@@ -340,13 +341,13 @@ class _ClientKeys:
         if connection.private_key_file:
             keys = self._named(host_name, connection, may_use_agent=bool(agent_path))
             return _Offered(keys) if keys else _Offered((), agent_path)
-        paths = [Path(name).expanduser() for name in identity_files]
+        paths = [user_path(name) for name in identity_files]
         if not paths and self._directory:
             paths = [self._directory / name for name in DEFAULT_KEY_NAMES]
         return _Offered(tuple(key for path in paths if path.is_file() for key in self._read_or_skip(path)), agent_path)
 
     def _named(self, host_name: str, connection: Connection, *, may_use_agent: bool) -> tuple[paramiko.PKey, ...]:
-        path = str(Path(connection.private_key_file or "").expanduser())
+        path = str(user_path(connection.private_key_file or "").absolute())
         if path in self._read:
             return self._read[path]
         passphrase = connection.private_key_passphrase

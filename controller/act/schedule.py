@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controller.act.settings import Context
+from controller.act.userpath import user_path
 from controller.model.errors import SshoalError, UsageError
 from controller.model.text import printable
 
@@ -91,7 +92,7 @@ def _lasting(vault_id: str) -> str:
             f"vault id {vault_id}: nobody is there to be asked for the password",
             hint="keep it in a file that only you may read",
         )
-    return f"{label}{at}{Path(source).expanduser().absolute()}"
+    return f"{label}{at}{user_path(source).absolute()}"
 
 
 def _install_cron(context: Context, minutes: int, command: list[str]) -> str:

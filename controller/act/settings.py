@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.act.storenames import FILE
+from controller.act.userpath import is_there, user_path
 from controller.act.wholefile import write_whole
 from controller.model.cluster import Moment
 from controller.model.errors import UsageError
@@ -65,7 +66,7 @@ class Context:
 
 def find_context(directory: str, inventory: Sequence[str] = (), *, configured: Sequence[str] = ()) -> Context:
     """A context by its directory. Its inventory: as given, else of the environment, else as `configured`, else as the context remembers."""
-    path = Path(directory).expanduser().absolute()
+    path = user_path(directory).absolute()
     from_environment = tuple(filter(None, os.environ.get("SSHOAL_INVENTORY", "").split(os.pathsep)))
     sources = tuple(inventory) or from_environment or tuple(configured)
     if "" in sources:  # as a path it would be the working directory
@@ -124,8 +125,13 @@ def _texts(directory: Path, remembered: dict[str, Any], key: str) -> tuple[str, 
 
 
 def _absolute(sources: Sequence[str]) -> tuple[str, ...]:
-    """Paths independent of the working directory; "host1,host2," is no path and stays."""
-    return tuple(source if source.endswith(",") else str(Path(source).expanduser().absolute()) for source in sources)
+    """Paths independent of the working directory; lists of hosts are no paths and stay."""
+    return tuple(source if is_host_list(source) else str(user_path(source).absolute()) for source in sources)
+
+
+def is_host_list(source: str, directory: Path = Path()) -> bool:
+    """Whether an inventory source is "host1,host2" or "host1,": it has a comma, and no file, seen from `directory`, has that name."""
+    return "," in source and not is_there(directory / user_path(source))
 
 
 def now() -> Moment:

@@ -38,6 +38,7 @@ from controller.act.hostkeys import SSH_PORT, HostKey, KnownHosts, Trusted
 from controller.act.lastaddresses import LastAddresses
 from controller.act.ssh_session import AsyncsshSession
 from controller.act.transport import AgentPlaces, Session, patiently
+from controller.act.userpath import user_path
 from controller.model.errors import HostAuthFailed, HostError, HostKeyUnknown, HostUnreachable, SshoalError
 from controller.model.inventory import Connection, Host
 from controller.model.text import printable
@@ -279,7 +280,7 @@ class _ClientKeys:
         return {"client_keys": self._defaults or (() if agent_path else None), "agent_path": agent_path}
 
     def _named(self, host_name: str, connection: Connection, *, may_use_agent: bool) -> list[Any]:
-        path = str(Path(connection.private_key_file or "").expanduser())
+        path = str(user_path(connection.private_key_file or "").absolute())
         if path in self._read:
             return self._read[path]
         passphrase = connection.private_key_passphrase

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from controller.act.userpath import user_path
+
 if TYPE_CHECKING:
     from controller.act.bootstrap import Pushed
     from controller.cli.wiring import Wiring
@@ -39,7 +41,7 @@ def begin(hosts: Sequence[str], *, key: str, become: bool, output: str, yes: boo
     from controller.cli.wiring import Wiring
     from controller.model.errors import HostNotReady
 
-    path = Path(output).expanduser().absolute()
+    path = user_path(output).absolute()
     text = inventory_text([parse_target(word) for word in hosts], key=_key(key), become=become)
     written = _write(path, text)
     nodes: list[str] = []
@@ -107,7 +109,7 @@ def _key(file: str) -> str:
 
     if not file:
         return ""
-    path = Path(file).expanduser().absolute()
+    path = user_path(file).absolute()
     if not path.is_file():
         raise UsageError(f"there is no key {path}", hint="ssh-keygen -t ed25519 makes one")
     if re.search(r"[\s'\"#]", str(path)):

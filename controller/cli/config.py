@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from controller.act.settings import is_host_list
+from controller.act.userpath import user_path
 from controller.cli.output import duration_s
 from controller.model.errors import ConfigError, UsageError
 
@@ -59,7 +61,7 @@ class Config:
 def load(given: str) -> Config:
     """The file `given` (--config or $SSHOAL_CONFIG), else the first that is found. Raises ConfigError, UsageError."""
     if given:
-        path = Path(given).expanduser().absolute()
+        path = user_path(given).absolute()
         if not path.is_file():
             raise UsageError(f"there is no file {path}", hint="--config and $SSHOAL_CONFIG name a sshoal.toml")
         return read(path)
@@ -156,7 +158,10 @@ class _Reader:
         found = self._table(place, plain, _CONTEXT)
         return ContextEntry(
             self._beside(found["directory"]) if found.get("directory") else None,
-            tuple(one if one.endswith(",") else str(self._beside(one)) for one in found.get("inventory", ())),
+            tuple(
+                one if is_host_list(one, self._path.parent) else str(self._beside(one))
+                for one in found.get("inventory", ())
+            ),
             found.get("namespace", ""),
             tuple(map(self._vault_id, found.get("vault_id", ()))),
             found.get("allow_executable_inventory", False),
@@ -185,7 +190,7 @@ class _Reader:
                 raise self._error((*place, key), "there is no such setting", hint)
 
     def _beside(self, path: str) -> Path:
-        return self._path.parent / Path(path).expanduser()
+        return self._path.parent / user_path(path)
 
     def _vault_id(self, text: str) -> str:
         label, at, source = text.rpartition("@")

@@ -110,7 +110,8 @@ def set_context(
         sshoal config set-context staging -i inventories/staging
         sshoal config set-context prod -i prod.ini -i extra.ini
     """
-    from controller.act.settings import find_context, remember_inventory
+    from controller.act.settings import find_context, is_host_list, remember_inventory
+    from controller.act.userpath import is_there, user_path
     from controller.cli.contexts import chosen, resolve
     from controller.model.errors import UsageError
 
@@ -122,7 +123,7 @@ def set_context(
     if found.entry.inventory and inventory:
         raise UsageError(f"{now.config.path} gives the inventory of {name}", hint="change it there")
     for source in inventory or ():
-        if not source.endswith(",") and not Path(source).expanduser().exists():
+        if not is_host_list(source) and not is_there(user_path(source)):
             raise UsageError(f"there is no inventory {source}")
     is_new = not found.directory.is_dir()
     found.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from controller.act.userpath import user_path
 from controller.cli.config import CONTEXT_NAME, Config, ContextEntry, load
 from controller.model.errors import NotFound, UsageError
 
@@ -95,7 +96,7 @@ def current(config: Config, home: Path) -> Chosen:
 def resolve(given: str, source: str, config: Config, home: Path) -> Chosen:
     """A name or a directory → a context, which need not exist. Raises UsageError for what is neither."""
     if "/" in given or given.startswith(("~", ".")):
-        return Chosen("", Path(given).expanduser().absolute(), ContextEntry(), config, source)
+        return Chosen("", user_path(given).absolute(), ContextEntry(), config, source)
     if not CONTEXT_NAME.fullmatch(given):
         raise UsageError(
             f"{given!r} names no context", hint="a name of letters and digits, or a directory with a / in it"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from controller.act.userpath import user_path
 from controller.cli.measures import Totals, families
 from controller.model.errors import SshoalError, UsageError
 from controller.model.metrics import text_of
@@ -34,7 +35,7 @@ class Meter:
     @classmethod
     def of_file(cls, wiring: Wiring, path: str) -> Meter:
         """Goes on counting from the file that is there. Raises UsageError for a path where none can be."""
-        file = Path(path).expanduser().absolute()
+        file = user_path(path).absolute()
         if not file.parent.is_dir():
             raise UsageError(f"--metrics-file: there is no directory {file.parent}")
         if file.suffix != ".prom":

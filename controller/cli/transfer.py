@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from controller.act.userpath import user_path
 from controller.cli.containers import choose_container, host_of_pod, tell_choice
 from controller.cli.output import Progress
 from controller.model.cluster import Pod
@@ -78,7 +79,7 @@ def parse_place(word: str) -> Place | None:
 
 def local_target(word: str, remote: str) -> Path:
     """Where a download goes: in a directory under the name that was asked for. Raises UsageError."""
-    path = Path(word).expanduser()
+    path = user_path(word)
     if path.is_dir() or word.endswith("/"):
         name = PurePosixPath(remote).name
         if name in ("", ".", ".."):
@@ -94,7 +95,7 @@ def local_target(word: str, remote: str) -> Path:
 
 def local_source(word: str) -> Path:
     """Raises UsageError for what is no file."""
-    path = Path(word).expanduser()
+    path = user_path(word)
     if path.is_dir():
         raise UsageError(
             f"{word} is a directory: cp copies single files",

@@ -52,6 +52,14 @@ def encrypt(key: Path, passphrase: str) -> None:
 # ---- keys -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_key_in_the_home_of_a_user_that_there_is_not_is_one_that_is_not_there(start_sshd: StartSshd) -> None:
+    server = start_sshd()
+    host = server.host(ansible_ssh_private_key_file="~nobody-here/key")
+    error = asyncio.run(refusal(TransportByHost(server.known_hosts()), host))
+    assert isinstance(error, HostAuthFailed)
+    assert "/~nobody-here/key: No such file" in error.problem and "ansible_ssh_private_key_file" in error.hint
+
+
 def test_an_encrypted_key_is_opened_by_its_passphrase(start_sshd: StartSshd) -> None:
     server = start_sshd()
     encrypt(server.directory / "client_ed25519", PASSWORD)

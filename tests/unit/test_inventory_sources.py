@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -177,3 +179,31 @@ def test_importing_the_model_loads_no_heavy_library() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50, cwd=ROOT
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_a_list_of_hosts_may_be_longer_than_a_name_of_a_file() -> None:
+    names = [f"web{number:03}.example.com" for number in range(500)]
+    assert list(load_inventory([",".join(names)]).hosts) == names
+
+
+def test_the_home_of_a_user_that_there_is_not_is_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for work in (lambda: load_inventory(["~nobody-here/hosts.ini"]), lambda: read_pattern("@~nobody-here/hosts")):
+        with pytest.raises(InventoryError) as caught:
+            work()
+        assert caught.value.file.startswith("~nobody-here/")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root becomes somebody who may not read")
+def test_a_source_that_may_not_be_read_is_named() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        sources = Path(name)
+        closed = sources / "closed"
+        closed.mkdir(mode=0o700)
+        sources.chmod(0o755)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(InventoryError, match="cannot be read: Permission denied") as caught:
+                load_inventory([name])
+        finally:
+            os.seteuid(0)
+        assert caught.value.file == str(closed)

@@ -93,3 +93,10 @@ def test_a_context_file_that_makes_no_sense_is_told(tmp_path: Path, text: str) -
     (tmp_path / "context.json").write_text(text)
     with pytest.raises(UsageError, match=r"context\.json"):
         find_context(str(tmp_path))
+
+
+def test_a_list_of_hosts_is_one_with_or_without_a_comma_at_its_end(tmp_path: Path) -> None:
+    """As Ansible has it; a file with a comma in its name is a file."""
+    (tmp_path / "old,hosts.ini").write_text("a\n")
+    given = ["a,b", "a,", "old,hosts.ini"]
+    assert find_context("context", given).inventory == ("a,b", "a,", str(tmp_path / "old,hosts.ini"))

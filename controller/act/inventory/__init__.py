@@ -14,6 +14,7 @@ from controller.act.inventory.builder import Builder, Place
 from controller.act.inventory.files import read_text
 from controller.act.inventory.variables import VariableDirectories
 from controller.act.inventory.vault import VaultKeys, is_vaulted
+from controller.act.userpath import is_there, user_path
 from controller.model.errors import InventoryError
 from controller.model.inventory import Inventory
 from controller.model.inventory_patterns import split
@@ -49,9 +50,12 @@ def load_inventory(
     keys = vault or VaultKeys()
     directories: dict[Path, None] = {}
     for source in sources:
-        path = Path(source).expanduser()
-        if path.exists():
-            _read(path, builder, keys, allow_executables, 0)
+        path = user_path(source)
+        if is_there(path):
+            try:
+                _read(path, builder, keys, allow_executables, 0)
+            except OSError as error:
+                raise InventoryError(f"cannot be read: {error.strerror}", file=str(error.filename or source)) from None
             directories[path if path.is_dir() else path.parent] = None
         elif "," in source:
             _read_list(source, builder)
@@ -70,7 +74,7 @@ def read_pattern(pattern: str) -> str:
         return pattern
     resolved: list[str] = []
     for part in parts:
-        resolved += _pattern_lines(Path(part[1:]).expanduser()) if part.startswith("@") else [part]
+        resolved += _pattern_lines(user_path(part[1:])) if part.startswith("@") else [part]
     return ",".join(resolved) + ","
 
 

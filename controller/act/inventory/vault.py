@@ -10,9 +10,9 @@ from __future__ import annotations
 import binascii
 import hmac
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from controller.act.inventory.builder import Place
+from controller.act.userpath import user_path
 from controller.model.errors import InventoryError
 
 HEADER = "$ANSIBLE_VAULT"
@@ -120,7 +120,7 @@ def _decrypt(password: bytes, salt: bytes, signature: bytes, ciphertext: bytes) 
 
 def _password_of(path: str) -> bytes:
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with user_path(path).open("rb") as file:
             password = file.read(PASSWORD_FILE_BYTES_MAX).strip()
     except OSError as error:
         raise InventoryError(f"the vault password file cannot be read: {error.strerror}", file=path) from None
