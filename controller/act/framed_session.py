@@ -104,7 +104,7 @@ class FramedSession(ABC):
 
     async def _run(self, script: str, stdin: bytes, tell: Tell | None, *, become: bool, timeout_s: float) -> Completed:
         nonce = secrets.token_hex(16)
-        body = script.encode()
+        body = script.encode(errors="surrogateescape")  # what is not UTF-8 came so from a command line
         # `head -c` reads no byte too many, so that what follows the script is its standard input.
         shell = f'printf "\\nsshoal-{nonce}\\n"; printf "\\nsshoal-{nonce}\\n" >&2; eval "$(head -c {len(body)})"'
         output = ScriptOutput(f"\nsshoal-{nonce}\n".encode(), self._password_prompt(nonce, become), tell)
@@ -230,6 +230,12 @@ class FramedSession(ABC):
 
     def _completed(self, output: ScriptOutput, *, become: bool) -> Completed:
         if output.overflowed:
+            if not output.started.is_set():
+                raise HostNotReady(
+                    self.host_name,
+                    f"prints more than {NOISE_BYTES_MAX >> 10} KiB before it runs a command",
+                    hint="look into what its login shell reads (~/.bashrc, /etc/profile)",
+                )
             raise HostError(self.host_name, f"a command printed more than {OUTPUT_BYTES_MAX >> 20} MiB; it was cut off")
         if not output.started.is_set():
             if output.lost is not None:

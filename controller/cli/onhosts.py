@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from controller.act.framed_session import FramedSession
 from controller.cli.logs import tame
-from controller.model.errors import HostError
+from controller.model.errors import HostError, SshoalError
 from controller.model.inventory import Host
 from controller.model.text import printable
 
@@ -41,7 +41,13 @@ def script_of(words: Sequence[str]) -> str:
 
 
 async def run_on_hosts(wiring: Wiring, hosts: Sequence[Host], order: Order) -> int:
-    """Returns the highest exit code; HostError.exit_code stands for a host that failed, which stops no other."""
+    """Returns the highest exit code; HostError.exit_code stands for a host that failed, which stops no other.
+
+    Raises InventoryError before anything is run anywhere, OSError or SshoalError when the output can't be written here.
+    """
+    from controller.act.transports import load_transports
+
+    load_transports(hosts)  # reads their connection variables
     slots = asyncio.Semaphore(order.parallel_max)
     async with wiring.transport() as transport:
 
@@ -49,12 +55,29 @@ async def run_on_hosts(wiring: Wiring, hosts: Sequence[Host], order: Order) -> i
             async with slots:
                 return await _run_on(transport, host, order)
 
-        codes = await asyncio.gather(*map(one, hosts))
+        try:
+            codes = await asyncio.gather(*map(one, hosts))
+        except BrokenPipeError:
+            raise  # whoever reads this has had enough
+        except OSError as error:
+            raise SshoalError(f"what the hosts say can't be written here: {error.strerror}") from None
     return max(codes)
 
 
 async def _run_on(transport: Transport, host: Host, order: Order) -> int:
     lines = {False: Lines(host.name, sys.stdout.buffer), True: Lines(host.name, sys.stderr.buffer)}
+    task = asyncio.current_task()
+    assert task is not None
+    unwritten: list[OSError] = []
+
+    def tell(data: bytes, is_error: bool) -> None:
+        """An error here must not reach the SSH library, which would take it for one of the connection."""
+        try:
+            lines[is_error].add(data)
+        except OSError as error:
+            unwritten.append(error)
+            task.cancel()
+
     try:
         async with asyncio.timeout(order.timeout_s):
             session = await transport.connect(host)
@@ -62,7 +85,7 @@ async def _run_on(transport: Transport, host: Host, order: Order) -> int:
             try:
                 code = await session.stream(
                     order.script,
-                    lambda data, is_error: lines[is_error].add(data),
+                    tell,
                     become=order.become or bool(host.connection.become),
                     timeout_s=order.timeout_s,
                 )
@@ -70,11 +93,16 @@ async def _run_on(transport: Transport, host: Host, order: Order) -> int:
                 await session.close()
     except TimeoutError:
         return _failed(host, f"not done within {order.timeout_s:g} s; what runs there may run on", "")
-    except HostError as error:
-        return _failed(host, error.problem, error.hint)
+    except SshoalError as error:  # of the host, or of the inventory: a password in a vault that does not open
+        return _failed(host, error.problem if isinstance(error, HostError) else error.message, error.hint)
+    except asyncio.CancelledError:
+        if unwritten:
+            raise unwritten[0] from None
+        raise
     finally:
         for one in lines.values():
-            one.end()
+            if not unwritten:
+                one.end()
     if code:
         print(f"note: {host.name}: exit code {code}", file=sys.stderr)
     return code

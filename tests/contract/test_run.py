@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +76,51 @@ def test_more_than_a_script_may_print_is_streamed(hosts: Shell) -> None:
     code, out, _ = run(hosts, "a", "--", "head -c 9000000 /dev/zero | tr '\\0' x")
     assert code == 0
     assert sum(line.count("x") for line in out) == 9_000_000
+
+
+def test_bytes_that_are_no_text_go_there_as_they_were_typed(hosts: Shell) -> None:
+    latin_1 = os.fsdecode(b"caf\xe9")
+    assert run(hosts, "a", "--", f"test {latin_1} = \"$(printf 'caf\\351')\"")[0] == 0
+
+
+def test_nothing_is_run_anywhere_while_the_inventory_is_wrong_about_a_host(hosts: Shell) -> None:
+    with (hosts.home / "hosts.ini").open("a") as file:
+        file.write("[later]\nlast ansible_connection=local\n")
+    code, out, err = run(hosts, "--parallel", "1", "up:later", "--", "echo here")
+    assert (code, out, "last.ansible_connection" in err) == (2, [], True)
+
+
+def test_a_password_in_a_vault_that_does_not_open_stops_no_other_host(hosts: Shell) -> None:
+    (hosts.home / "host_vars").mkdir()
+    sealed = "ansible_private_key_passphrase: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  61620a63640a6566\n"
+    (hosts.home / "host_vars" / "a.yml").write_text(sealed)
+    code, out, err = run(hosts, "up", "--", "echo here")
+    assert (code, out, "error: a: " in err, "vault" in err) == (4, ["b | here"], True, True)
+
+
+@pytest.mark.parametrize("command", ["yes", "printf hello"], ids=["many lines", "a line without an end"])
+def test_a_full_disk_here_is_no_fault_of_the_host(hosts: Shell, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    with io.TextIOWrapper(open("/dev/full", "wb", buffering=0)) as full:  # noqa: PTH123 - unbuffered: nothing is left to flush
+        monkeypatch.setattr(sys, "stdout", full)
+        code, _, err = run(hosts, "a", "--", command)
+    assert (code, err) == (1, "error: what the hosts say can't be written here: No space left on device\n")
+
+
+def test_a_reader_who_has_had_enough_ends_it_without_a_word(hosts: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with io.TextIOWrapper(os.fdopen(writing, "wb", buffering=0)) as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO()))  # the door closes it
+        code, _, err = run(hosts, "up", "--", "yes")
+    assert (code, err) == (1, "")
+
+
+def test_a_login_that_prints_without_end_is_told_apart_from_the_command(hosts: Shell) -> None:
+    (hosts.home / "sshd" / "home" / ".bashrc").write_text("head -c 400000 /dev/zero | tr '\\0' x\n")
+    code, out, err = run(hosts, "a", "--", "echo here")
+    assert (code, out) == (4, [])
+    assert "prints more than 256 KiB before it runs a command" in err
 
 
 @pytest.mark.parametrize(
