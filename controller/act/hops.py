@@ -241,6 +241,13 @@ def not_through_jump(host: Host, hop: Hop, reason: str) -> HostUnreachable:
     )
 
 
+def os_error(host: Host, hop: Hop, error: OSError) -> HostError:
+    """Of the network, or, if it names a file, of this machine's: known hosts, ~/.ssh/config."""
+    if error.filename is not None:
+        return HostError(host.name, f"{error.filename} can't be read on this machine: {error.strerror}")
+    return HostUnreachable(host.name, f"{hop.place(host)}: {printable(error.strerror or str(error))}")
+
+
 def unforeseen(host: Host, hop: Hop, error: Exception) -> HostUnreachable:
     """What no library says it raises: of a name that can't be one, or of bytes that no server should send."""
     return HostUnreachable(host.name, f"{hop.place(host)}: {type(error).__name__}: {printable(str(error))}")

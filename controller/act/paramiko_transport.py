@@ -34,6 +34,7 @@ from controller.act.hops import (
     known_port,
     login_refused,
     not_through_jump,
+    os_error,
     throttled,
     unforeseen,
 )
@@ -282,7 +283,7 @@ def _errors_of(host: Host, hop: Hop, progress: _Progress) -> Iterator[None]:
             raise HostUnreachable(host.name, f"{where}: {printable(said)}") from error
         raise throttled(host, hop) from error
     except OSError as error:
-        raise HostUnreachable(host.name, f"{where}: {printable(error.strerror or str(error))}") from error
+        raise os_error(host, hop, error) from error
     except Exception as error:
         raise unforeseen(host, hop, error) from error
 

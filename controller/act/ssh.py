@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from controller.act.hops import (
     known_port,
     login_refused,
     not_through_jump,
+    os_error,
     throttled,
     unforeseen,
 )
@@ -165,9 +166,9 @@ class AsyncsshTransport(HoppingTransport[asyncssh.SSHClientConnection]):
         if client.shown is None:
             raise HostUnreachable(host.name, f"{hop.name} shows no host key")
         name, port = seen[-1]
-        return ScannedKey(
-            name, port, client.shown, self._known_hosts.trusted(name, port, hop.connection.known_hosts_files)
-        )
+        with _errors_of(host, hop, client):
+            trusted = self._known_hosts.trusted(name, port, hop.connection.known_hosts_files)
+        return ScannedKey(name, port, client.shown, trusted)
 
 
 class _Client(asyncssh.SSHClient):
@@ -199,11 +200,7 @@ class _Client(asyncssh.SSHClient):
         self.trusted = self._known_hosts.trusted(
             name, known_port(self._inventory, port), self._inventory.known_hosts_files
         )
-        return (
-            [_line(key) for key in self.trusted.keys],
-            [_line(key) for key in self.trusted.authorities],
-            [_line(key) for key in self.trusted.revoked],
-        )
+        return _lines(self.trusted.keys), _lines(self.trusted.authorities), _lines(self.trusted.revoked)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Asked only for keys that are not trusted: remembered for the message, and refused."""
@@ -212,8 +209,15 @@ class _Client(asyncssh.SSHClient):
         return False
 
 
-def _line(key: HostKey) -> bytes:
-    return f"{key.type} {key.base64}".encode()
+def _lines(keys: Sequence[HostKey]) -> list[bytes]:
+    """As asyncssh takes them. One that it can't read, a damaged line or a type of the future, is passed over, as ssh does it."""
+    lines = []
+    for key in keys:
+        line = f"{key.type} {key.base64}".encode()
+        with contextlib.suppress(asyncssh.KeyImportError):
+            asyncssh.import_public_key(line)
+            lines.append(line)
+    return lines
 
 
 @contextlib.contextmanager
@@ -247,7 +251,7 @@ def _errors_of(host: Host, hop: Hop, client: _Client) -> Iterator[None]:
             raise login_refused(host, hop, error.reason) from None
         raise HostUnreachable(host.name, f"{where}: {printable(error.reason)}") from error
     except OSError as error:
-        raise HostUnreachable(host.name, f"{where}: {printable(error.strerror or str(error))}") from error
+        raise os_error(host, hop, error) from error
     except Exception as error:
         raise unforeseen(host, hop, error) from error
 

@@ -288,6 +288,40 @@ def test_a_known_hosts_file_that_the_inventory_names_is_read(start_sshd: StartSs
     asyncio.run(check())
 
 
+def test_lines_of_known_hosts_that_are_damaged_do_not_matter(start_sshd: StartSshd, tmp_path: Path) -> None:
+    server = start_sshd()
+    name = f"[127.0.0.1]:{server.port}"
+    damaged = [
+        f"{mark}{name} {type_} AAAA\n"
+        for mark in ("", "@cert-authority ", "@revoked ")
+        for type_ in ("ssh-ed25519", "ssh-new")
+    ]
+    known = tmp_path / "known"
+    known.write_text("".join(damaged) + f"{name} {server.host_key.type} {server.host_key.base64}\n")
+
+    async def check() -> None:
+        await (await TransportByHost(KnownHosts(known)).connect(server.host())).close()
+
+    asyncio.run(check())
+
+
+def test_a_known_hosts_file_that_cannot_be_read_is_named_and_is_no_fault_of_the_network(
+    start_sshd: StartSshd, tmp_path: Path
+) -> None:
+    server = start_sshd()
+    args = f"-o UserKnownHostsFile={tmp_path}"
+
+    async def check() -> None:
+        transport = TransportByHost(KnownHosts(tmp_path / "empty"))
+        for ask in (transport.connect, transport.scan_host_key):
+            with pytest.raises(HostError) as caught:
+                await ask(server.host(ansible_ssh_common_args=args))
+            assert not isinstance(caught.value, HostUnreachable)
+            assert caught.value.problem == f"{tmp_path} can't be read on this machine: Is a directory"
+
+    asyncio.run(check())
+
+
 def test_a_host_key_alias_is_the_name_that_keys_are_known_by(start_sshd: StartSshd, tmp_path: Path) -> None:
     server = start_sshd()
     known = KnownHosts(tmp_path / "own")
