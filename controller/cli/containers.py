@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from controller.cli.scene import host_of
 from controller.decide.owners import template_of
 from controller.model.cluster import Pod, World
-from controller.model.errors import NotFound
+from controller.model.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from controller.cli.wiring import Wiring
@@ -45,6 +45,18 @@ def choose_container(world: World, pod: Pod, name: str) -> str:
         raise NotFound(f"nothing says which containers pod {pod.meta.name} has", hint="-c NAME")
     chosen = pod.meta.annotations.get(DEFAULT_CONTAINER, "")
     return chosen if chosen in regular else regular[0]
+
+
+def exec_words(words: Sequence[str]) -> tuple[str, ...]:
+    """A command for a container. Raises UsageError for what is not UTF-8: its way there is JSON, and then Podman's."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{word!r} is not UTF-8", hint="a name of other bytes can be made in a shell there: sh -c"
+            ) from None
+    return tuple(words)
 
 
 def tell_choice(world: World, pod: Pod, name: str) -> None:

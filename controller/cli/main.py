@@ -6,6 +6,7 @@ Commands parse, make one call and print; what they need is imported inside them,
 from __future__ import annotations
 
 import copy
+import io
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -102,6 +103,8 @@ def command_line(modules: Iterable[str] = MODULES) -> typer.Typer:
 
 def main() -> None:
     """Entry of the `sshoal` script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: a file's name need not be UTF-8
     if sys.argv[1:2] == [completion.ASK]:
         from controller.cli.completing import answer
 

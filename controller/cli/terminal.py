@@ -14,7 +14,7 @@ import tty
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from controller.cli.containers import choose_container, host_of_pod, tell_choice
+from controller.cli.containers import choose_container, exec_words, host_of_pod, tell_choice
 from controller.model.cluster import Pod
 from controller.model.errors import HostError, UsageError
 from nodeagent import protocol
@@ -39,7 +39,7 @@ async def run_command(
     tell_choice(world, pod, container)
     size = shutil.get_terminal_size()
     rows, columns = (size.lines, size.columns) if tty else (0, 0)
-    request = ExecRequest(pod.meta.uid, name, tuple(command), stdin, tty, rows, columns)
+    request = ExecRequest(pod.meta.uid, name, exec_words(command), stdin, tty, rows, columns)
     async with wiring.fleet(deploy=False) as fleet:
         stream = await fleet.stream(host_of_pod(wiring, world, pod), protocol.EXEC, request)
         try:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from controller.act.userpath import user_path
-from controller.cli.containers import choose_container, host_of_pod, tell_choice
+from controller.cli.containers import choose_container, exec_words, host_of_pod, tell_choice
 from controller.cli.output import Progress
 from controller.model.cluster import Pod
 from controller.model.errors import HostError, HostUnreachable, UsageError
@@ -179,7 +179,7 @@ async def _executing(
     name = choose_container(world, pod, container)
     tell_choice(world, pod, container)
     async with wiring.fleet(deploy=False) as fleet:
-        request = ExecRequest(pod.meta.uid, name, words, stdin, False, 0, 0)
+        request = ExecRequest(pod.meta.uid, name, exec_words(words), stdin, False, 0, 0)
         stream = await fleet.stream(host_of_pod(wiring, world, pod), protocol.EXEC, request)
         try:
             yield stream

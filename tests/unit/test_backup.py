@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -263,3 +264,13 @@ def test_errors_name_what_to_do(tmp_path: Path) -> None:
         write_backup(tmp_path / "store.db", tmp_path / "no" / "b.db", key=None, now_s=1.0)
     with pytest.raises(StoreError):
         write_backup(tmp_path / "store.db", tmp_path / "b.db", key=None, now_s=1.0)
+
+
+def test_names_of_files_need_not_be_utf_8(kept: Shell) -> None:
+    """In the name of a backup, of its directory, and in the record of operations."""
+    name = os.fsdecode(b"Sicherung-\xfc")
+    (kept.home / name).mkdir()
+    assert kept("backup", f"{name}/{name}.db")[0] == 0
+    code, out, _ = kept("restore", "--yes", f"{name}/{name}.db")
+    assert (code, "Sicherung-\\udcfc" in out) == (0, True)
+    assert "Sicherung-?/Sicherung-?.db" in kept("operations", "-o", "wide")[1]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from controller.cli import transfer
+from controller.cli.containers import exec_words
 from controller.cli.transfer import Place, local_source, local_target, parse_place, receive, send
 from controller.model.errors import HostError, HostUnreachable, UsageError
 from nodeagent.protocol import STDERR, STDOUT
@@ -228,3 +229,9 @@ def test_of_two_uploads_at_once_each_is_whole(tmp_path: Path) -> None:
 def test_wrong_requests_are_refused(full: Shell, words: list[str], message: str) -> None:
     code, out, err = full("cp", *words)
     assert (code, out) == (2, "") and message in err
+
+
+def test_a_container_is_told_text_only() -> None:
+    assert exec_words(["cat", "--", "/tmp/\u00fc"]) == ("cat", "--", "/tmp/\u00fc")
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        exec_words(["cat", "--", "/tmp/\udcfc"])

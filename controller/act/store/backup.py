@@ -220,7 +220,7 @@ def _copy(source: Path, target: Path) -> None:
 def _quoted(path: Path) -> str:
     from urllib.parse import quote
 
-    return quote(str(path.resolve()))
+    return quote(os.fsencode(path.resolve()))  # names of files need not be UTF-8
 
 
 def _sync(path: Path) -> None:

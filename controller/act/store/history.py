@@ -238,7 +238,8 @@ class History:
                 actor.machine,
                 actor.command,
                 verb,
-                json.dumps(names, ensure_ascii=False),
+                # A file's name may be no UTF-8, which SQLite does not take.
+                json.dumps(names, ensure_ascii=False).encode(errors="replace").decode(),
                 printable(because, _TEXT_MAX),
                 node,
                 epoch,
