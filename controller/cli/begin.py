@@ -112,8 +112,8 @@ def _key(file: str) -> str:
     path = user_path(file).absolute()
     if not path.is_file():
         raise UsageError(f"there is no key {path}", hint="ssh-keygen -t ed25519 makes one")
-    if re.search(r"[\s'\"#]", str(path)):
-        raise UsageError(f"{path}: an inventory cannot hold this path", hint="one without blanks and quotes")
+    if re.search(r"[\s'\"#\ud800-\udfff]", str(path)):
+        raise UsageError(f"{path}: an inventory cannot hold this path", hint="one in UTF-8 without blanks and quotes")
     return str(path)
 
 
@@ -123,10 +123,15 @@ def _write(path: Path, text: str) -> bool:
 
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                path.unlink()  # else a half of it would stand in the way of the next try
+                raise
         return True
     except FileExistsError:
-        if path.read_text(encoding="utf-8", errors="replace") == text:
+        if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
             return False
         raise UsageError(
             f"{path} is there already and says something else",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from controller.model.errors import HostError, UsageError
+from controller.model.errors import HostError, SshoalError, UsageError
 from controller.model.inventory import Host
 
 if TYPE_CHECKING:
@@ -91,8 +91,11 @@ def _record(wiring: Wiring, scans: Sequence[tuple[Host, ScannedKey]]) -> None:
 
     known = KnownHosts(wiring.context.known_hosts)
     fresh = [key for _, key in scans if not key.is_trusted and key.key not in key.trusted.revoked]
-    for key in fresh:
-        known.trust(key.host, key.port, [key.key])
+    try:
+        for key in fresh:
+            known.trust(key.host, key.port, [key.key])
+    except OSError as error:
+        raise SshoalError(f"{wiring.context.known_hosts} cannot be written: {error.strerror}") from None
     print(f"trusted: {', '.join(sorted({_place(key) for key in fresh}))}")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from controller.act.store import Store
 from tests.builders import deployment, node
+from tests.contract.sshd import Sshd
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 
@@ -44,11 +45,17 @@ def sshoal(context: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_on_a_full_disk_commands_read_refuse_to_write_and_go_on_once_there_is_room(context: Path) -> None:
-    filling = context / "filling"
+def fill(directory: Path) -> Path:
+    """The file that took all room."""
+    filling = directory / "filling"
     with filling.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(b"x" * 4096)
+    return filling
+
+
+def test_on_a_full_disk_commands_read_refuse_to_write_and_go_on_once_there_is_room(context: Path) -> None:
+    filling = fill(context)
     code, said = sshoal(context, "get", "deployments", "--cached")
     assert (code, "web" in said) == (0, True), said
     code, said = sshoal(context, "node", "cordon", "node1")
@@ -60,3 +67,37 @@ def test_on_a_full_disk_commands_read_refuse_to_write_and_go_on_once_there_is_ro
     with closing(Store(context / "store.db")) as store:
         assert not store.load().nodes["node1"].cordoned, "nothing of it was stored"
     assert sshoal(context, "node", "cordon", "node1") == (0, "node/node1 cordoned\n")
+
+
+def test_a_backup_names_the_place_that_is_full_or_may_not_be_written(context: Path, tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "store.db", create=True)):
+        filling = fill(context)
+    code, said = sshoal(tmp_path, "backup", str(context / "backup.db"))
+    assert (code, f"no space left in {context} for a copy of {tmp_path / 'store.db'}" in said) == (1, True), said
+    assert {path.name for path in context.iterdir()} <= {"store.db", "store.db-wal", "store.db-shm", filling.name}
+    subprocess.run(["mount", "-o", "remount,ro", context], check=True)
+    code, said = sshoal(tmp_path, "backup", str(context / "backup.db"))
+    assert (code, "cannot be written there: Read-only file system" in said, "Traceback" in said) == (1, True, False)
+
+
+def test_an_inventory_that_did_not_fit_is_not_in_the_way_of_the_next_try(context: Path) -> None:
+    filling = fill(context)
+    words = ("init", "--yes", "--output", str(context / "hosts.ini"), "root@127.0.0.1:1")
+    for _ in range(2):
+        code, said = sshoal(context, *words)
+        assert (code, "hosts.ini cannot be written: No space left" in said) == (2, True), said
+    filling.unlink()
+    assert "127.0.0.1 port 1" in sshoal(context, *words)[1]
+
+
+def test_a_key_that_cannot_be_recorded_is_said_in_one_line(context: Path, tmp_path: Path) -> None:
+    server = Sshd(tmp_path / "sshd").start()
+    try:
+        fill(context)
+        code, said = sshoal(context, "node", "trust", "--yes", "-i", f"127.0.0.1:{server.port},")
+    finally:
+        server.stop()
+    assert (code, said.splitlines()[-1]) == (
+        1,
+        f"error: {context / 'known_hosts'} cannot be written: No space left on device",
+    )

@@ -86,6 +86,7 @@ def test_help_loads_nothing_heavy() -> None:
         pytest.param(["inventory", "list"], "no inventory", "sshoal init", id="no inventory"),
         pytest.param(["inventory", "list", "-i", "nothere.ini"], "no such inventory", "comma", id="inventory not there"),
         pytest.param(["init", "root@"], "names no host", "root@192.0.2.10", id="no host to begin with"),
+        pytest.param(["init", "a", "--output", "."], "is there already", "another --output", id="a directory as inventory"),
         pytest.param(["init", "a", "--key", "nokey"], "there is no key", "ssh-keygen", id="no key"),
         pytest.param(["get", "pods", "-n", "No_Good"], "'No_Good' cannot be a namespace", "team-1", id="no namespace"),
         pytest.param(["create", "namespace", "No_Good"], "No_Good", "", id="bad namespace"),

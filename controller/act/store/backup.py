@@ -194,14 +194,25 @@ def _unused(file: Path) -> Path:
 @contextmanager
 def _private_copy(source: Path, directory: Path | None = None) -> Iterator[Path]:
     """A copy of a database, readable by its owner alone; gone at the end, unless it was moved away."""
-    if directory is not None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".sshoal-backup-", dir=directory)  # mode 0600; SQLite keeps it
+    try:
+        if directory is not None:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".sshoal-backup-", dir=directory)  # mode 0600; SQLite keeps it
+    except OSError as error:
+        place = directory or tempfile.gettempdir()
+        raise StoreError(f"{place}: a copy of {source} cannot be written there: {error.strerror}") from None
     os.close(descriptor)
     copy = Path(name)
     try:
         with readable_errors(source):
-            _copy(source, copy)
+            try:
+                _copy(source, copy)
+            except sqlite3.OperationalError as error:
+                if "full" not in str(error):
+                    raise
+                raise StoreError(  # it is not where `source` lies
+                    f"no space left in {copy.parent} for a copy of {source}", hint="free some disk space there"
+                ) from None
         yield copy
     finally:
         for suffix in ("", "-wal", "-shm", "-journal"):
