@@ -21,7 +21,7 @@ from controller.act.userpath import user_path
 from controller.cli.containers import choose_container, exec_words, host_of_pod, tell_choice
 from controller.cli.output import Progress
 from controller.model.cluster import Pod
-from controller.model.errors import HostError, HostUnreachable, UsageError
+from controller.model.errors import HostError, HostUnreachable, SshoalError, UsageError
 from controller.model.text import printable
 from nodeagent import protocol
 from nodeagent.protocol import ExecRequest
@@ -114,16 +114,17 @@ async def download(wiring: Wiring, pod: Pod, container: str, remote: str, path: 
 
 async def upload(wiring: Wiring, pod: Pod, container: str, file: Path, remote: str) -> int:
     """Returns how many bytes went. Raises HostError; then nothing is under that name in the container that was not there before."""
-    size, mode = _size_and_mode(file)
+    size, mode = size_and_mode(file)
     words = ("sh", "-c", _TAKE_IN, "sshoal", remote, file.name, str(size), f"{mode:o}", secrets.token_hex(8))
     async with _executing(wiring, pod, container, words, stdin=True) as stream:
         return await send(stream, pod.node, file, size)
 
 
 async def receive(stream: Stream, node: str, path: Path, bytes_max: int) -> int:
-    """What a stream sends → the file `path`, replaced at the end. Raises HostError."""
+    """What a stream sends → the file `path`, replaced at the end. Raises HostError, SshoalError when it can't be written."""
     line, complaint, size = Progress(), bytearray(), 0
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_writing(path))
         file = stack.enter_context(_appearing(path))
         stack.callback(line.clear)
         async with _idle(node) as clock:
@@ -142,17 +143,24 @@ async def receive(stream: Stream, node: str, path: Path, bytes_max: int) -> int:
 
 
 async def send(stream: Stream, node: str, path: Path, size: int) -> int:
-    """The file → a stream that counts what arrives. Raises HostError."""
-    line, complaint, sent = Progress(), bytearray(), 0
+    """The first `size` bytes of the file → a stream that counts what arrives. Raises HostError, SshoalError when it can't be read."""
+    line, complaint, sent, unread = Progress(), bytearray(), 0, ""
 
     async def feed() -> None:
-        nonlocal sent
-        with path.open("rb") as file:
-            while block := await asyncio.to_thread(file.read, BLOCK_BYTES):
-                await stream.write(block)
-                sent += len(block)
-                clock.reschedule(asyncio.get_running_loop().time() + IDLE_S)
-                line.show(f"{path.name}  {sent} of {size} bytes")
+        nonlocal sent, unread
+        try:
+            with path.open("rb") as file:
+                while sent < size:  # no further: a log grows meanwhile
+                    block = await asyncio.to_thread(file.read, min(BLOCK_BYTES, size - sent))
+                    if not block:
+                        unread = "it has become shorter meanwhile"
+                        break
+                    await stream.write(block)
+                    sent += len(block)
+                    clock.reschedule(asyncio.get_running_loop().time() + IDLE_S)
+                    line.show(f"{path.name}  {sent} of {size} bytes")
+        except OSError as error:
+            unread = error.strerror or str(error)
         await stream.end_input()
 
     try:
@@ -165,6 +173,8 @@ async def send(stream: Stream, node: str, path: Path, size: int) -> int:
                 feeding.cancel()
                 with contextlib.suppress(HostError, asyncio.CancelledError):  # how the command ended says more
                     await feeding
+        if unread:
+            raise SshoalError(f"{path} can't be read to its end: {unread}")
         _require_success(stream, node, bytes(complaint))
     finally:
         line.clear()
@@ -206,9 +216,27 @@ def _require_success(stream: Stream, node: str, complaint: bytes) -> None:
     raise HostError(node, f"the container did not do it: {said}", hint="it needs sh and cat (`sshoal exec` shows more)")
 
 
-def _size_and_mode(path: Path) -> tuple[int, int]:
-    facts = path.stat()
+def size_and_mode(path: Path) -> tuple[int, int]:
+    """Raises UsageError for a file that can't be read, or that does not say how long it is."""
+    try:
+        with path.open("rb") as file:
+            facts = os.fstat(file.fileno())
+            begins = file.read(1)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+    if begins and not facts.st_size:  # as those in /proc
+        raise UsageError(
+            f"{path} does not say how long it is", hint=f"cat {path} | sshoal exec -i POD -- sh -c 'cat > FILE'"
+        )
     return facts.st_size, facts.st_mode & 0o777
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SshoalError(f"{path} can't be written: {error.strerror}") from None
 
 
 @contextlib.contextmanager

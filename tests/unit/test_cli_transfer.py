@@ -12,8 +12,8 @@ import pytest
 
 from controller.cli import transfer
 from controller.cli.containers import exec_words
-from controller.cli.transfer import Place, local_source, local_target, parse_place, receive, send
-from controller.model.errors import HostError, HostUnreachable, UsageError
+from controller.cli.transfer import Place, local_source, local_target, parse_place, receive, send, size_and_mode
+from controller.model.errors import HostError, HostUnreachable, SshoalError, UsageError
 from nodeagent.protocol import STDERR, STDOUT
 from tests.shell import Shell
 
@@ -131,6 +131,12 @@ def test_a_peer_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_download_that_cannot_be_written_here_is_no_fault_of_the_host(tmp_path: Path) -> None:
+    with pytest.raises(SshoalError, match="can't be written: No such file or directory") as caught:
+        asyncio.run(receive(Peer([(STDOUT, b"x")]), "node1", tmp_path / "gone" / "f", 9))
+    assert not isinstance(caught.value, HostError)
+
+
 def test_a_name_as_long_as_a_file_can_have_is_written_to(tmp_path: Path) -> None:
     path = tmp_path / ("\u6570" * 84)
     assert fetch(path, Peer([(STDOUT, b"ok")])) == 2
@@ -146,6 +152,34 @@ def test_all_bytes_go_and_are_counted_there(tmp_path: Path) -> None:
     peer = Peer()
     assert asyncio.run(send(peer, "node1", path, 600_000)) == 600_000
     assert peer.got == path.read_bytes()
+
+
+def test_of_a_file_that_grows_meanwhile_goes_what_was_there_at_first(tmp_path: Path) -> None:
+    """A log: the container counts."""
+    path = tmp_path / "f"
+    path.write_bytes(b"12345 and more")
+    peer = Peer()
+    assert asyncio.run(send(peer, "node1", path, 5)) == 5
+    assert peer.got == b"12345"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("short", "has become shorter"), ("/proc/self/mem", "Input/output error"), ("gone", "No such file")],
+)
+def test_a_file_that_cannot_be_read_to_its_end_is_told_at_once(tmp_path: Path, path: str, said: str) -> None:
+    (tmp_path / "short").write_bytes(b"12")
+    with pytest.raises(SshoalError, match=said) as caught:
+        asyncio.run(send(Peer(code=1), "node1", tmp_path / path, 5))
+    assert not isinstance(caught.value, HostError)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("/proc/self/status", "does not say how long"), ("/proc/self/mem", "can't be read")]
+)
+def test_a_file_that_cannot_be_sent_is_refused_before_anything_is_run(path: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        size_and_mode(Path(path))
 
 
 def test_a_container_that_ends_early_is_told_with_its_words(tmp_path: Path) -> None:
