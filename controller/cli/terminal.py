@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import shutil
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from controller.cli.containers import choose_container, exec_words, host_of_pod, tell_choice
 from controller.model.cluster import Pod
-from controller.model.errors import HostError, UsageError
+from controller.model.errors import HostError, SshoalError, UsageError
 from nodeagent import protocol
 from nodeagent.protocol import ExecRequest
 
@@ -95,15 +96,34 @@ def _start_reading(stream: AgentStream) -> None:
 
     def read() -> None:
         with contextlib.suppress(HostError, RuntimeError, OSError):  # the stream is over, or the loop
-            while data := os.read(_STDIN, _BLOCK_BYTES):
+            while data := _read_some():
                 asyncio.run_coroutine_threadsafe(stream.write(data), loop).result()
             asyncio.run_coroutine_threadsafe(stream.end_input(), loop).result()
 
     threading.Thread(target=read, daemon=True, name="stdin").start()
 
 
+def _read_some() -> bytes:
+    """b"" at the end, and where nothing can be read, as of a directory: without an end the command would wait for ever."""
+    while True:
+        try:
+            return os.read(_STDIN, _BLOCK_BYTES)
+        except BlockingIOError:  # whoever started us has made it so
+            select.select([_STDIN], [], [])
+        except OSError as error:
+            print(f"note: standard input can't be read: {error.strerror}", file=sys.stderr)
+            return b""
+
+
 def _write_all(descriptor: int, data: bytes) -> None:
     sys.stdout.flush()
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+        except BrokenPipeError:
+            raise  # whoever reads this has had enough
+        except OSError as error:
+            raise SshoalError(f"what the command says can't be written here: {error.strerror}") from None
