@@ -175,13 +175,19 @@ async def _install(session: Session, bundle: Bundle, host: Host, packed: bytes) 
         "socket": places.socket,
         "wait_s": COME_UP_TIMEOUT_S,
     }
-    program = resources.files("controller.act").joinpath("onhost_install.py").read_text(encoding="utf-8")
-    # The program comes on a descriptor of its own: standard input carries the archive.
-    script = f"exec {_quoted(python)} -I /dev/fd/3 3<<'SSHOAL_PROGRAM'\n{program}\nSSHOAL_PROGRAM\n"
     stdin = json.dumps(request).encode() + b"\n" + packed
     timeout_s = PUSH_TIMEOUT_S * host.connection.patience
-    done = await session.run(script, stdin=stdin, become=not rootless, timeout_s=timeout_s)
+    done = await session.run(installation(python), stdin=stdin, become=not rootless, timeout_s=timeout_s)
     return _answer(session.host_name, done)
+
+
+def installation(python: str) -> str:
+    """The script that installs what standard input carries.
+
+    Neither this one nor `removal` has here-documents: bash before 5.1 keeps them in /tmp, which may be full.
+    """
+    program = resources.files("controller.act").joinpath("onhost_install.py").read_text(encoding="utf-8")
+    return f"exec {_quoted(python)} -I -c {_quoted(program)}\n"
 
 
 def unit_text(template: str, python: str, *, rootless: bool) -> str:
@@ -225,7 +231,7 @@ def _quoted(path: str) -> str:
 
 def removal(rootless: bool) -> str:
     """The script that takes all of ours off a host. It prints what is left, nothing when all is gone."""
-    return (_OF_USER if rootless else _OF_ROOT) + _REMOVE
+    return (_OF_USER if rootless else _OF_ROOT) + _REMOVE.replace("{unmount}", _quoted(_UNMOUNT))
 
 
 _OF_ROOT = """systemctl=systemctl units_in=/etc/systemd/system state=/var/lib/sshoal run=/run/sshoal inside=
@@ -262,11 +268,7 @@ if [ -d /run/systemd/system ]; then
     $systemctl daemon-reload
     for unit in $units; do $systemctl reset-failed "$unit" 2>/dev/null; done
 fi
-$inside sh -s "$state" "$run" <<'END'
-awk -v state="$1/" -v run="$2/" 'index($2 "/", state) == 1 || index($2 "/", run) == 1 { print $2 }' /proc/mounts | sort -r |
-while read -r mounted; do umount "$mounted"; done
-rm -rf --one-file-system "$1" "$2"
-END
+$inside sh -c {unmount} sshoal "$state" "$run"
 if [ -n "$inside" ]; then # what serves outlives what systemd knows of it, once that was killed
     for process in /proc/[0-9]*; do
         tr '\\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q "service .*unix://$run/podman.sock" && kill "${process#/proc/}"
@@ -281,4 +283,9 @@ if command -v podman >/dev/null; then
     podman network ls --filter label=sshoal.dev/cluster --format 'network:{{.Name}}' >&3
 fi
 exit 0
+"""
+_UNMOUNT = """
+awk -v state="$1/" -v run="$2/" 'index($2 "/", state) == 1 || index($2 "/", run) == 1 { print $2 }' /proc/mounts | sort -r |
+while read -r mounted; do umount "$mounted"; done
+rm -rf --one-file-system "$1" "$2"
 """

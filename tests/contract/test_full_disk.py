@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.act.bootstrap import installation
 from controller.act.store import Store
 from tests.builders import deployment, node
 from tests.contract.sshd import Sshd
@@ -101,3 +102,19 @@ def test_a_key_that_cannot_be_recorded_is_said_in_one_line(context: Path, tmp_pa
         1,
         f"error: {context / 'known_hosts'} cannot be written: No space left on device",
     )
+
+
+FULL_TMP = """mount -t tmpfs -o size=4k tmpfs /tmp && ! head -c 9999 /dev/zero >/tmp/filling 2>/dev/null && exec bash -c "$1" """
+
+
+def test_an_agent_is_installed_on_a_host_whose_tmp_is_full() -> None:
+    """bash before 5.1, which is /bin/sh on some hosts, keeps here-documents there; later ones do so when asked."""
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", FULL_TMP, "sh", installation(sys.executable)],
+        env={"PATH": os.environ["PATH"], "BASH_COMPAT": "5.0"},
+        input=b"{}\n",
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert b"KeyError: 'size'" in done.stderr, "it runs, and asks for more than {}"
