@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from controller.act.settings import Context
+from controller.act.settings import Context, vault_id_of, vault_id_parts
 from controller.act.userpath import user_path
 from controller.model.errors import SshoalError, UsageError
 from controller.model.text import printable
@@ -86,13 +86,13 @@ def remove(context: Context) -> str:
 
 def _lasting(vault_id: str) -> str:
     """A vault id whose file is found from any directory. Raises UsageError for one that asks a person."""
-    label, at, source = vault_id.rpartition("@")
+    label, source = vault_id_parts(vault_id)
     if source == "prompt":
         raise UsageError(
             f"vault id {vault_id}: nobody is there to be asked for the password",
             hint="keep it in a file that only you may read",
         )
-    return f"{label}{at}{user_path(source).absolute()}"
+    return vault_id_of(label, str(user_path(source).absolute()))
 
 
 def _install_cron(context: Context, minutes: int, command: list[str]) -> str:

@@ -85,6 +85,17 @@ def vault_ids() -> tuple[str, ...]:
     return tuple(os.environ.get("SSHOAL_VAULT_ID", "").split())
 
 
+def vault_id_parts(vault_id: str) -> tuple[str, str]:
+    """`id@source` → both, `source` → "" and that. The first @ divides, as in Ansible: a path may have one, too."""
+    label, at, source = vault_id.partition("@")
+    return (label, source) if at else ("", vault_id)
+
+
+def vault_id_of(label: str, source: str) -> str:
+    """What vault_id_parts takes apart again."""
+    return f"{label}@{source}" if label or "@" in source else source
+
+
 def executable_inventories() -> bool:
     """$SSHOAL_ALLOW_EXECUTABLE_INVENTORY: whether inventory files that are programs may be run."""
     return os.environ.get("SSHOAL_ALLOW_EXECUTABLE_INVENTORY", "").lower() in ("1", "true", "yes", "on")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.act.settings import is_host_list
+from controller.act.settings import is_host_list, vault_id_of, vault_id_parts
 from controller.act.userpath import user_path
 from controller.cli.output import duration_s
 from controller.model.errors import ConfigError, UsageError
@@ -193,8 +193,8 @@ class _Reader:
         return self._path.parent / user_path(path)
 
     def _vault_id(self, text: str) -> str:
-        label, at, source = text.rpartition("@")
-        return f"{label}{at}{source if source == 'prompt' else self._beside(source)}"
+        label, source = vault_id_parts(text)
+        return vault_id_of(label, source if source == "prompt" else str(self._beside(source)))
 
     def _error(self, place: tuple[str, ...], message: str, hint: str = "") -> ConfigError:
         return ConfigError(message, file=str(self._path), line=self._line(place), field=".".join(place), hint=hint)

@@ -10,6 +10,7 @@ import pytest
 
 from controller.act.inventory import VaultKeys, load_inventory
 from controller.act.inventory.builder import Place
+from controller.act.settings import vault_id_of, vault_id_parts
 from controller.model.errors import InventoryError
 from controller.model.inventory import VaultText
 
@@ -108,6 +109,24 @@ def test_a_password_file_that_is_absent_or_empty_is_an_error(sealed: dict[str, s
     for name, words in (("nowhere", "cannot be read"), ("empty", "empty")):
         with pytest.raises(InventoryError, match=words):
             VaultKeys.from_specs([f"dev@{tmp_path / name}"]).open(sealed["dev"], PLACE)
+
+
+def test_the_first_at_sign_divides_id_and_file_as_in_ansible(sealed: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "ops@example.org" / "pw"
+    file.parent.mkdir()
+    file.write_bytes(Path(sealed["directory"], "dev.pw").read_bytes())
+    for spec in (f"dev@{file}", f"@{file}"):
+        assert VaultKeys.from_specs([spec]).open(sealed["dev"], PLACE) == PLAIN
+    assert vault_id_parts(vault_id_of("", str(file))) == ("", str(file))
+
+
+def test_a_program_is_no_password(sealed: dict[str, str], tmp_path: Path) -> None:
+    """Ansible runs it."""
+    file = tmp_path / "pw.sh"
+    file.write_text("#!/bin/sh\necho hello\n")
+    file.chmod(0o755)
+    with pytest.raises(InventoryError, match="is a program"):
+        VaultKeys.from_specs([str(file)]).open(sealed["dev"], PLACE)
 
 
 def test_a_vaulted_value_stays_closed_until_asked(sealed: dict[str, str], tmp_path: Path) -> None:

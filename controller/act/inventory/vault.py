@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import binascii
 import hmac
+import os
 from collections.abc import Callable, Sequence
 
 from controller.act.inventory.builder import Place
+from controller.act.settings import vault_id_parts
 from controller.act.userpath import user_path
 from controller.model.errors import InventoryError
 
@@ -35,8 +37,8 @@ class VaultKeys:
         """As Ansible's --vault-id: `file`, `id@file`, `id@prompt`, `prompt`. Files are read when a text needs them."""
         keys = cls()
         for spec in specs:
-            label, at, source = spec.rpartition("@")
-            label = label if at and label else "default"
+            label, source = vault_id_parts(spec)
+            label = label or "default"
             if source != "prompt":
                 keys.add_file(label, source)
             elif prompt is not None:
@@ -122,8 +124,15 @@ def _password_of(path: str) -> bytes:
     try:
         with user_path(path).open("rb") as file:
             password = file.read(PASSWORD_FILE_BYTES_MAX).strip()
+            is_program = password.startswith(b"#!") and os.fstat(file.fileno()).st_mode & 0o111
     except OSError as error:
         raise InventoryError(f"the vault password file cannot be read: {error.strerror}", file=path) from None
+    if is_program:  # which Ansible runs; as a password it would open nothing
+        raise InventoryError(
+            "this is a program, which is not run for a vault password",
+            file=path,
+            hint="keep what it prints in a file that only you may read",
+        )
     if not password:
         raise InventoryError("the vault password file is empty", file=path)
     return password
