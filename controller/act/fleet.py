@@ -340,6 +340,8 @@ class Fleet:
 
     async def _session(self, link: _Link) -> Session:
         """The kept connection. An attempt that failed is told to all who wait for it; whoever asks after them makes a new one."""
+        if _has_ended(link.opening):
+            await _close_session(link)
         opening = self._opening(link)
         try:
             return await asyncio.shield(opening)
@@ -503,6 +505,13 @@ async def _close_session(link: _Link) -> None:
         opening.cancel()
     elif not opening.cancelled() and opening.exception() is None:
         await opening.result().close()
+
+
+def _has_ended(opening: asyncio.Task[Session] | None) -> bool:
+    """Whether this connection was made and has ended since. Streams come by it later than polls do: a port-forward is up for days."""
+    if opening is None or not opening.done() or opening.cancelled() or opening.exception() is not None:
+        return False
+    return opening.result().is_closed
 
 
 def _look_at(ended: asyncio.Task[Any]) -> None:

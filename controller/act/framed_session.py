@@ -126,6 +126,11 @@ class FramedSession(ABC):
                     return forwarded
             return await self._dial()
 
+    @property
+    @abstractmethod
+    def is_closed(self) -> bool:
+        """See transport.Session."""
+
     @abstractmethod
     async def close(self) -> None:
         """See transport.Session."""

@@ -171,6 +171,10 @@ class ParamikoSession(FramedSession):
         super().__init__(host_name, connection, link.user, agent, COMMANDS_MAX)
         self._link = link
 
+    @property
+    def is_closed(self) -> bool:
+        return self._link.is_closed
+
     async def close(self) -> None:
         await self._link.close()
 

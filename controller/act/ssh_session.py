@@ -20,6 +20,10 @@ class AsyncsshSession(FramedSession):
         super().__init__(host_name, connection, opened.get_extra_info("username"), agent)
         self._opened = opened
 
+    @property
+    def is_closed(self) -> bool:
+        return bool(self._opened.is_closed())
+
     async def close(self) -> None:
         self._opened.close()
         try:
@@ -32,7 +36,7 @@ class AsyncsshSession(FramedSession):
         try:
             channel, _ = await self._opened.create_session(lambda: _ExecSession(taker), command, encoding=None)
         except asyncssh.ChannelOpenError as error:
-            raise self._no_session(error.reason) from None
+            raise (self._broken(error) if self.is_closed else self._no_session(error.reason)) from None
         except (asyncssh.Error, OSError) as error:
             raise self._broken(error) from None
         return channel

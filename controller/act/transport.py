@@ -69,6 +69,11 @@ class Session(Protocol):
         """The host's name in the inventory."""
         ...
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is known to have ended."""
+        ...
+
     async def run(self, script: str, *, stdin: bytes = b"", become: bool, timeout_s: float) -> Completed:
         """Runs a /bin/sh script on the host.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from controller.act.fleet import Fleet
 from controller.act.hostkeys import KnownHosts
 from controller.act.lastaddresses import LastAddresses
 from controller.act.transport import ATTEMPTS, Throttled
 from controller.act.transports import TransportByHost
+from controller.cli.wiring import _NoDeployer
 from controller.model.errors import HostKeyChanged, HostKeyUnknown, HostUnreachable
 from controller.model.inventory import Host
 from tests.contract.transports import StartSshd, refusal
@@ -71,6 +75,32 @@ def test_a_server_that_bans_us_is_named_as_such_and_not_hammered(
 
     asyncio.run(check())
     assert banning.connections <= ATTEMPTS
+
+
+def test_a_stream_after_a_broken_connection_gets_a_new_one(start_sshd: StartSshd) -> None:
+    """A port-forward keeps its connection for days: what it opens after a break must not fail for ever."""
+    server = start_sshd()
+
+    async def check() -> None:
+        async with Fleet(TransportByHost(server.known_hosts()), _NoDeployer()) as fleet:
+            host = server.host()
+            first = await fleet.session(host)
+            assert await fleet.session(host) is first
+            for process in server.processes()[1:]:
+                with contextlib.suppress(ProcessLookupError):  # they end with each other
+                    os.kill(process, signal.SIGKILL)
+            async with asyncio.timeout(4):
+                while not first.is_closed:
+                    await asyncio.sleep(0.02)
+            with pytest.raises(HostUnreachable) as caught:
+                await first.run("true", become=False, timeout_s=4)
+            assert not isinstance(caught.value, Throttled), (
+                "which would be tried again and again, and blame MaxSessions"
+            )
+            again = await fleet.session(host)
+            assert (await again.run("exit 3", become=False, timeout_s=4)).exit_code == 3
+
+    asyncio.run(check())
 
 
 # ---- names --------------------------------------------------------------------------------------------------------------

@@ -92,6 +92,7 @@ class CountingSession:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.host_name = session.host_name
+        self.is_closed = False
         self.scripts = 0
 
     async def run(self, script: str, *, stdin: bytes = b"", become: bool, timeout_s: float) -> Completed:

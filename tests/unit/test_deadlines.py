@@ -40,6 +40,7 @@ class Silent:
     """A Session to a host that gives no answer in time; remembers how long it was given."""
 
     host_name = "n1"
+    is_closed = False
     waited_s = 0.0
 
     async def run(self, script: str, *, stdin: bytes = b"", become: bool, timeout_s: float) -> Completed:
