@@ -10,6 +10,7 @@ agent reads UTF-8 only), idna's UTS 46 tables, urllib3's back ends for other pla
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import io
@@ -61,7 +62,8 @@ def build(cache: Path | None = None) -> Bundle:
     if packed is None:
         packed = zlib.compress(_archive({name: _content(source) for name, source in files.items()}), 9)
         if cached:
-            _write_cache(cached, packed)
+            with contextlib.suppress(OSError):  # a full disk: it is made anew each time
+                _write_cache(cached, packed)
     units = {
         Path(name).name: str(_content(source), "utf-8") for name, source in files.items() if name.endswith(".service")
     }
@@ -128,12 +130,16 @@ def _read_cache(path: Path | None) -> bytes | None:
 
 
 def _write_cache(path: Path, packed: bytes) -> None:
-    """Others' entries of older builds are removed: one installation needs one."""
+    """Others' entries of older builds are removed: one installation needs one. Raises OSError; then nothing is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".agent-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(packed)
-    Path(temporary).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(packed)
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink()
+        raise
     for other in path.parent.glob("agent-*.tar.z"):
         if other != path:
             other.unlink(missing_ok=True)

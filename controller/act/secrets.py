@@ -25,14 +25,18 @@ class Sealer:
 
     @classmethod
     def load(cls, path: Path, *, create: bool = False) -> Sealer:
-        """Reads the key file; with `create` makes it, 0600, where there is none. Raises StoreError when it is missing or no key."""
+        """Reads the key file; with `create` makes it, 0600, where there is none.
+
+        Raises StoreError when it is missing, no key, or cannot be made.
+        """
         if create and not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(base64.b64encode(os.urandom(_KEY_BYTES)) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                _make_key(path)
+            except OSError as error:
+                raise StoreError(
+                    f"a key for secrets cannot be made: {path}: {error.strerror}",
+                    hint="free some disk space, or see whose it is",
+                ) from None
         try:
             key = base64.b64decode(path.read_bytes(), validate=False)
         except (OSError, ValueError) as error:
@@ -68,3 +72,17 @@ class Sealer:
         except (InvalidTag, ValueError) as error:
             raise StoreError(f"secret {name} cannot be unsealed with this context's key") from error
         return SecretValue(digest, json.loads(plain))
+
+
+def _make_key(path: Path) -> None:
+    """Raises OSError; then there is none: half a key would be taken for one that was damaged."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(base64.b64encode(os.urandom(_KEY_BYTES)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink()
+        raise

@@ -70,6 +70,21 @@ def test_on_a_full_disk_commands_read_refuse_to_write_and_go_on_once_there_is_ro
     assert sshoal(context, "node", "cordon", "node1") == (0, "node/node1 cordoned\n")
 
 
+def test_a_pass_on_a_full_disk_leaves_no_half_of_a_key(context: Path, tmp_path: Path) -> None:
+    """An empty key would be taken for a damaged one for ever."""
+    filling = fill(context)
+    words = ("reconcile", "-i", "127.0.0.1:1,")
+    code, said = sshoal(context, *words)
+    assert (code, "secrets.key: No space left on device" in said, "Traceback" in said) == (1, True, False), said
+    assert not (context / "secrets.key").exists()
+    filling.unlink()
+    assert "127.0.0.1 gives no report" in sshoal(context, *words)[1]
+    fill(context)
+    code, said = sshoal(context, "plan", "-i", "127.0.0.1:1,")
+    assert (code, "127.0.0.1 gives no report" in said) == (0, True), said
+    assert sshoal(context, "version")[0] == 0, "where the agent's archive cannot be kept, it is made anew"
+
+
 def test_a_backup_names_the_place_that_is_full_or_may_not_be_written(context: Path, tmp_path: Path) -> None:
     with closing(Store(tmp_path / "store.db", create=True)):
         filling = fill(context)

@@ -135,6 +135,15 @@ def test_another_key_that_is_there_is_kept(kept: Shell) -> None:
     assert (kept.context / "secrets.key.before-restore").read_bytes() == b"another"
 
 
+def test_a_key_that_cannot_be_written_leaves_the_one_that_was_there(kept: Shell) -> None:
+    kept("backup", "all.db", "--with-key")
+    (kept.context / "secrets.key").write_bytes(b"another")
+    (kept.context / "secrets.key.new").mkdir()
+    code, _, err = kept("restore", "all.db", "--yes")
+    assert (code, "secrets.key cannot be written: Is a directory" in err) == (1, True)
+    assert (kept.context / "secrets.key").read_bytes() == b"another"
+
+
 def test_nothing_is_replaced_unasked(kept: Shell) -> None:
     code, out, err = kept("restore", "keys.db")
     assert (code, "nobody can be asked" in err, "it replaces 6 objects" in out) == (2, True, True)

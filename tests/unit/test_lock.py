@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from controller.act.lock import pass_lock
-from controller.model.errors import AnotherController
+from controller.model.errors import AnotherController, StoreError
 
 HOLDER = """
 import sys, time
@@ -73,3 +73,11 @@ def test_a_stale_file_is_no_lock(tmp_path: Path) -> None:
     with pass_lock(path):
         assert path.read_text().startswith(f"pid {os.getpid()}, since")
         assert "longer" not in path.read_text()
+
+
+def test_where_there_can_be_no_lock_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "pass.lock").mkdir()
+    for path in (tmp_path / "file" / "pass.lock", tmp_path / "pass.lock"):
+        with pytest.raises(StoreError, match=f"{path} cannot be opened: "), pass_lock(path):
+            pass

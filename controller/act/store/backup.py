@@ -174,15 +174,23 @@ def _skip_epochs(database: sqlite3.Connection, least: int) -> None:
 
 
 def _write_key(key_file: Path, key: bytes) -> None:
-    if key_file.exists():
-        if key_file.read_bytes() == key:
-            return
-        key_file.replace(_unused(key_file.with_name(key_file.name + BEFORE)))
-    descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
-        file.flush()
-        os.fsync(descriptor)
+    """Raises StoreError; then the key that was there is there."""
+    if key_file.exists() and key_file.read_bytes() == key:
+        return
+    new = key_file.with_name(key_file.name + ".new")
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(descriptor)
+        if key_file.exists():
+            key_file.replace(_unused(key_file.with_name(key_file.name + BEFORE)))
+        new.replace(key_file)
+    except OSError as error:
+        if new.is_file():
+            new.unlink()
+        raise StoreError(f"{key_file} cannot be written: {error.strerror}", hint="then restore it again") from None
 
 
 def _unused(file: Path) -> Path:
