@@ -1,7 +1,8 @@
 """Which hosts an Ansible pattern names. Pure.
 
 The semantics are ansible-core's (inventory manager): plain parts first, then every `&`, then every `!`, whatever their order;
-groups are tried before hosts; a subscript counts within what its part matched. Unlike there, a part that names nothing is an error.
+groups are tried before hosts; a subscript counts within what its part matched. Unlike there, a part that names nothing is an error, and
+so are brackets that do not match: Ansible leaves them out, so that `web[` is all of web.
 """
 
 from __future__ import annotations
@@ -40,13 +41,21 @@ def select(inventory: Inventory, pattern: str) -> tuple[Host, ...]:
 
 
 def split(pattern: str) -> list[str]:
-    """The parts of a pattern: at commas if it has any, else at colons unless it reads as one address or range."""
+    """The parts of a pattern: at commas if it has any, else at colons unless it reads as one address or range.
+
+    Raises InventoryError for brackets that do not match.
+    """
     if "," in pattern:
         parts = pattern.split(",")
     elif _is_address(pattern):
         parts = [pattern]
     else:
         parts = _COLON_PARTS.findall(pattern)
+        if set(_COLON_PARTS.sub("", pattern)) & {"[", "]"}:
+            raise InventoryError(
+                f"the brackets of the host pattern {pattern!r} do not match",
+                hint="a regular expression with colons or brackets in brackets wants a comma at its end",
+            )
     return [part.strip() for part in parts if part.strip()]
 
 

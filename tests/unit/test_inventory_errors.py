@@ -182,6 +182,15 @@ def test_a_bad_pattern_is_a_usage_error(tmp_path: Path, text: str) -> None:
         inventory.select(read_pattern(text))
 
 
+@pytest.mark.parametrize("text", ["web*[", "web*]", "~[", "all:!we[b", "~web[[:digit:]]", "~(web|db)[0-9]]"])
+def test_brackets_that_do_not_match_never_select_more(text: str) -> None:
+    """Ansible leaves them out, so that `~[` is every host. A comma leaves a regular expression whole."""
+    inventory = load_inventory(["web1,web2,db1,"])
+    with pytest.raises(InventoryError, match="do not match"):
+        inventory.select(text)
+    assert [host.name for host in inventory.select("~^[^]w]+1,")] == ["db1"]
+
+
 def test_a_pattern_part_that_names_nothing_is_an_error_even_as_an_exclusion() -> None:
     inventory = load_inventory(["web1,web2,"])
     for pattern in ("wbe1", "all:!wbe1", "all:&wbe1", "zz*", "~^zz"):
