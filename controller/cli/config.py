@@ -98,7 +98,7 @@ def read(path: Path) -> Config:
     """Raises ConfigError."""
     try:
         with path.open("rb") as file:
-            text = file.read(_BYTES_MAX + 1).decode("utf-8")
+            text = file.read(_BYTES_MAX + 1).decode("utf-8-sig")
         if len(text) > _BYTES_MAX:
             raise ConfigError("larger than 1 MiB", file=str(path))
         plain = tomllib.loads(text)

@@ -33,7 +33,7 @@ def parse_ports(words: Sequence[str]) -> list[tuple[int, str]]:
         remote = remote if colon else word
         named = re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", remote) is not None
         local = local if colon else (remote if remote.isdigit() else "0")
-        if not named or not (local or "0").isdigit() or int(local or 0) > 65535 or _is_no_port(remote):
+        if not named or not re.fullmatch(r"[0-9]{0,5}", local) or int(local or 0) > 65535 or _is_no_port(remote):
             raise UsageError(
                 f"{word!r} is no port", hint="for example 8080, 9000:8080, or :8080 for any free local port"
             )
@@ -116,4 +116,4 @@ def _number(world: World, pod: Pod, remote: str) -> int:
 
 
 def _is_no_port(text: str) -> bool:
-    return text.isdigit() and not 0 < int(text) < 65536
+    return text.isdigit() and not (len(text) <= 5 and 0 < int(text) < 65536)

@@ -22,9 +22,14 @@ def operations(
     node: Annotated[str, typer.Option("--node", metavar="NODE", help="Only what this node was told to do.")] = "",
     user: Annotated[str, typer.Option("--user", metavar="USER", help="Only what this user did, also by sudo.")] = "",
     serial: Annotated[
-        int, typer.Option("--serial", metavar="N", min=0, help="The order with this serial: what an agent goes by.")
+        int,
+        typer.Option(
+            "--serial", metavar="N", min=0, max=2**63 - 1, help="The order with this serial: what an agent goes by."
+        ),
     ] = 0,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="So many, the newest.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=2**63 - 1, help="So many, the newest.")
+    ] = 100,
     namespace: options.Namespace = "default",
     output: options.Output = "table",
     context_dir: options.ContextDir = "",

@@ -82,6 +82,8 @@ def test_help_loads_nothing_heavy() -> None:
         pytest.param(["logs", "configmap/settings"], "has no containers", "", id="logs of a config map"),
         pytest.param(["exec", "lonely"], "missing argument", "sshoal exec --help", id="exec without a command"),
         pytest.param(["port-forward", "lonely", "99999"], "no port", "9000:8080", id="port out of range"),
+        pytest.param(["operations", "--serial", "9" * 20], "--serial", "operations --help", id="serial beyond the store's"),
+        pytest.param(["operations", "--limit", "9" * 20], "--limit", "operations --help", id="limit beyond the store's"),
         pytest.param(["image", "push", "x.tar", "-i", "n1,"], "there is no archive", "podman save", id="no archive"),
         pytest.param(["inventory", "list"], "no inventory", "sshoal init", id="no inventory"),
         pytest.param(["inventory", "list", "-i", "nothere.ini"], "no such inventory", "comma", id="inventory not there"),

@@ -42,7 +42,9 @@ def test_ports_are_read_as_kubectl_reads_them(word: str, pair: tuple[int, str]) 
     assert parse_ports([word]) == [pair]
 
 
-@pytest.mark.parametrize("word", ["", "0", "99999", "a:80", "80:", "70000:80", "80:80:80", "-1"])
+@pytest.mark.parametrize(
+    "word", ["", "0", "99999", "9" * 5000, "a:80", "80:", "70000:80", "\u00b2:80", "80:80:80", "-1"]
+)
 def test_what_is_no_port_is_refused(word: str) -> None:
     with pytest.raises(UsageError):
         parse_ports([word])

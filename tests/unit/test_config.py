@@ -45,6 +45,11 @@ def sample() -> str:
     return str(block)
 
 
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    """As some editors write it; inventories and manifests may have one, too."""
+    assert read(written(tmp_path, '\ufeffcontext = "default"\n')).context == "default"
+
+
 # ---- the file -----------------------------------------------------------------------------------------------------------
 
 
