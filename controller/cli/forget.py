@@ -11,6 +11,7 @@ from controller.model.errors import AgentRefused, HostError, HostNotReady
 if TYPE_CHECKING:
     from controller.act.transport import Session
     from controller.cli.wiring import Wiring
+    from controller.model.inventory import Host
 
 _FORGET_TIMEOUT_S = 120.0  # its pods end with their grace first
 _OF_ANOTHER = "forget it with the store that its agent obeys; --force drops only the records here, and only where nothing would run twice"
@@ -55,7 +56,7 @@ async def _clean(wiring: Wiring, node: Node, *, force: bool) -> list[str]:
         async with wiring.fleet(deploy=False) as fleet:
             session = await fleet.session(host)
             with wiring.noted(named(node), node=name):
-                await _ask_agent_then_remove(wiring, session, host.connection.rootless)
+                await _ask_agent_then_remove(wiring, session, host)
         return [f"{name}: pods, agent and network are removed"]
     except HostError as error:
         claims = _claims(wiring, node)
@@ -86,11 +87,12 @@ def _claims(wiring: Wiring, node: Node) -> list[str]:
     return sorted(f"pod {pod.meta.key}" for pod in mine)
 
 
-async def _ask_agent_then_remove(wiring: Wiring, session: Session, rootless: bool) -> None:
+async def _ask_agent_then_remove(wiring: Wiring, session: Session, host: Host) -> None:
     from controller.act import bootstrap
     from nodeagent import protocol
     from nodeagent.protocol import ForgetRequest
 
+    rootless = host.connection.rootless
     request = ForgetRequest(wiring.store.cluster_id, wiring.store.take_epoch())
     try:
         await bootstrap.forget(session, request, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
@@ -100,7 +102,18 @@ async def _ask_agent_then_remove(wiring: Wiring, session: Session, rootless: boo
             raise AgentRefused(error.host, error.code, error.problem, hint=error.hint or _OF_ANOTHER) from None
         await bootstrap.forget(session, None, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
     except HostNotReady:  # no agent answers: its things are removed without it
+        await _require_ours(session, host, request.cluster)
         await bootstrap.forget(session, None, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
+
+
+async def _require_ours(session: Session, host: Host, cluster: str) -> None:
+    """An agent that is down cannot say whom it obeys; what it has kept on the host can. Raises HostNotReady."""
+    from controller.act.examine import examine
+
+    owner = (await examine(session, host)).facts.owner
+    if owner not in ("", cluster):
+        problem = f"its agent does not answer, and has kept there that it obeys cluster {owner}"
+        raise HostNotReady(host.name, problem, hint=_OF_ANOTHER)
 
 
 def _source(wiring: Wiring, name: str) -> str:

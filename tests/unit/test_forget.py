@@ -17,7 +17,7 @@ from controller.act.store import Store
 from controller.cli.forget import forget
 from controller.cli.wiring import Wiring
 from controller.model.cluster import Settings
-from controller.model.errors import AgentRefused, HostError
+from controller.model.errors import AgentRefused, HostError, HostNotReady
 from nodeagent import protocol
 from tests import builders
 
@@ -25,14 +25,21 @@ from tests import builders
 class Host:
     """Notes how it was cleaned: by its agent, or by the script that asks nobody. `refuses`: the code that the agent answers with."""
 
-    def __init__(self, refuses: str) -> None:
+    def __init__(self, refuses: str, *, is_down: bool = False, owner: str = "") -> None:
         self.refuses = refuses
+        self.is_down = is_down
+        self.owner = owner  # as its agent has kept it
         self.cleaned_by: list[str] = []
 
     async def clean(self, session: object, request: object, **_: Any) -> None:
+        if request is not None and self.is_down:
+            raise HostNotReady("n1", "no agent answers")
         if request is not None and self.refuses:
             raise AgentRefused("n1", self.refuses, "the agent's words")
         self.cleaned_by.append("script" if request is None else "agent")
+
+    async def examine(self, *_: object) -> SimpleNamespace:
+        return SimpleNamespace(facts=SimpleNamespace(owner=self.owner))
 
 
 @contextlib.asynccontextmanager
@@ -54,6 +61,7 @@ def wiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wiring:
 
 def forgotten(wiring: Wiring, host: Host, monkeypatch: pytest.MonkeyPatch, *, force: bool = False) -> list[str]:
     monkeypatch.setattr(bootstrap, "forget", host.clean)
+    monkeypatch.setattr("controller.act.examine.examine", host.examine)
     return asyncio.run(forget(wiring, wiring.world().nodes["n1"], force=force))
 
 
@@ -110,3 +118,18 @@ def test_a_refusal_is_told_of_a_host_whose_pods_may_not_run_twice(
     with pytest.raises(HostError, match=r"the agent's words.*pod default/db-0, which would then run twice") as caught:
         forgotten(wiring, Host(protocol.OLD_EPOCH), monkeypatch, force=True)
     assert "confirm-dead" not in caught.value.hint
+
+
+def test_a_host_of_another_cluster_is_left_alone_while_its_agent_is_down(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken over meanwhile, and cannot say so."""
+    host = Host("", is_down=True, owner="another")
+    with pytest.raises(HostError, match=r"not forgotten.*obeys cluster another") as caught:
+        forgotten(wiring, host, monkeypatch)
+    assert (host.cleaned_by, "--force drops only the records" in caught.value.hint) == ([], True)
+    for owner in ("", wiring.store.cluster_id):
+        host.owner = owner
+        forgotten(wiring, host, monkeypatch)
+        wiring.store.edit([builders.node("n1")])
+    assert host.cleaned_by == ["script", "script"]
