@@ -242,9 +242,9 @@ def not_through_jump(host: Host, hop: Hop, reason: str) -> HostUnreachable:
 
 
 def os_error(host: Host, hop: Hop, error: OSError) -> HostError:
-    """Of the network, or, if it names a file, of this machine's: known hosts, ~/.ssh/config."""
+    """Of the network, or, if it names a file, of this machine's: known hosts, ~/.ssh/config, the program of a ProxyCommand."""
     if error.filename is not None:
-        return HostError(host.name, f"{error.filename} can't be read on this machine: {error.strerror}")
+        return HostError(host.name, f"{error.filename}, on this machine: {error.strerror}")
     return HostUnreachable(host.name, f"{hop.place(host)}: {printable(error.strerror or str(error))}")
 
 

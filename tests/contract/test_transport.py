@@ -317,7 +317,7 @@ def test_a_known_hosts_file_that_cannot_be_read_is_named_and_is_no_fault_of_the_
             with pytest.raises(HostError) as caught:
                 await ask(server.host(ansible_ssh_common_args=args))
             assert not isinstance(caught.value, HostUnreachable)
-            assert caught.value.problem == f"{tmp_path} can't be read on this machine: Is a directory"
+            assert caught.value.problem == f"{tmp_path}, on this machine: Is a directory"
 
     asyncio.run(check())
 
