@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from controller.act.settings import Context, vault_id_of, vault_id_parts
-from controller.act.userpath import user_path
+from controller.act.settings import Context
+from controller.act.userpath import user_path, vault_id_of, vault_id_parts
 from controller.model.errors import SshoalError, UsageError
 from controller.model.text import printable
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.act.storenames import FILE
-from controller.act.userpath import is_there, user_path
+from controller.act.userpath import is_host_list, user_path
 from controller.act.wholefile import write_whole
 from controller.model.cluster import Moment
 from controller.model.errors import UsageError
@@ -85,17 +85,6 @@ def vault_ids() -> tuple[str, ...]:
     return tuple(os.environ.get("SSHOAL_VAULT_ID", "").split())
 
 
-def vault_id_parts(vault_id: str) -> tuple[str, str]:
-    """`id@source` → both, `source` → "" and that. The first @ divides, as in Ansible: a path may have one, too."""
-    label, at, source = vault_id.partition("@")
-    return (label, source) if at else ("", vault_id)
-
-
-def vault_id_of(label: str, source: str) -> str:
-    """What vault_id_parts takes apart again."""
-    return f"{label}@{source}" if label or "@" in source else source
-
-
 def executable_inventories() -> bool:
     """$SSHOAL_ALLOW_EXECUTABLE_INVENTORY: whether inventory files that are programs may be run."""
     return os.environ.get("SSHOAL_ALLOW_EXECUTABLE_INVENTORY", "").lower() in ("1", "true", "yes", "on")
@@ -138,11 +127,6 @@ def _texts(directory: Path, remembered: dict[str, Any], key: str) -> tuple[str, 
 def _absolute(sources: Sequence[str]) -> tuple[str, ...]:
     """Paths independent of the working directory; lists of hosts are no paths and stay."""
     return tuple(source if is_host_list(source) else str(user_path(source).absolute()) for source in sources)
-
-
-def is_host_list(source: str, directory: Path = Path()) -> bool:
-    """Whether an inventory source is "host1,host2" or "host1,": it has a comma, and no file, seen from `directory`, has that name."""
-    return "," in source and not is_there(directory / user_path(source))
 
 
 def now() -> Moment:

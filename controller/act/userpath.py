@@ -1,4 +1,4 @@
-"""Paths as people write them: on command lines, in inventories, in settings."""
+"""Paths, and what may be one, as people write them: on command lines, in inventories, in settings."""
 
 from __future__ import annotations
 
@@ -17,3 +17,19 @@ def is_there(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def is_host_list(source: str, directory: Path = Path()) -> bool:
+    """Whether an inventory source is "host1,host2" or "host1,": it has a comma, and no file, seen from `directory`, has that name."""
+    return "," in source and not is_there(directory / user_path(source))
+
+
+def vault_id_parts(vault_id: str) -> tuple[str, str]:
+    """`id@source` → both, `source` → "" and that. The first @ divides, as in Ansible: a path may have one, too."""
+    label, at, source = vault_id.partition("@")
+    return (label, source) if at else ("", vault_id)
+
+
+def vault_id_of(label: str, source: str) -> str:
+    """What vault_id_parts takes apart again."""
+    return f"{label}@{source}" if label or "@" in source else source

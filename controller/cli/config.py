@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.act.settings import is_host_list, vault_id_of, vault_id_parts
-from controller.act.userpath import user_path
+from controller.act.userpath import is_host_list, user_path, vault_id_of, vault_id_parts
 from controller.cli.output import duration_s
 from controller.model.errors import ConfigError, UsageError
 

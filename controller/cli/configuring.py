@@ -110,8 +110,8 @@ def set_context(
         sshoal config set-context staging -i inventories/staging
         sshoal config set-context prod -i prod.ini -i extra.ini
     """
-    from controller.act.settings import find_context, is_host_list, remember_inventory
-    from controller.act.userpath import is_there, user_path
+    from controller.act.settings import find_context, remember_inventory
+    from controller.act.userpath import is_host_list, is_there, user_path
     from controller.cli.contexts import chosen, resolve
     from controller.model.errors import UsageError
 

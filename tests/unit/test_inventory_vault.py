@@ -10,7 +10,7 @@ import pytest
 
 from controller.act.inventory import VaultKeys, load_inventory
 from controller.act.inventory.builder import Place
-from controller.act.settings import vault_id_of, vault_id_parts
+from controller.act.userpath import vault_id_of, vault_id_parts
 from controller.model.errors import InventoryError
 from controller.model.inventory import VaultText
 

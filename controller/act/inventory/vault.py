@@ -13,8 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from controller.act.inventory.builder import Place
-from controller.act.settings import vault_id_parts
-from controller.act.userpath import user_path
+from controller.act.userpath import user_path, vault_id_parts
 from controller.model.errors import InventoryError
 
 HEADER = "$ANSIBLE_VAULT"
