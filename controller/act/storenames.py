@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -49,7 +50,7 @@ class Names:
 
     def _rows(self, query: str, *values: str) -> Iterator[tuple[str, ...]]:
         try:
-            uri = f"file:{quote(str(self._path))}?mode=ro"
+            uri = f"file:{quote(os.fsencode(self._path))}?mode=ro"
             with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S)) as database:
                 yield from database.execute(f"{query} LIMIT {_MAX:d}", values)
         except sqlite3.Error:

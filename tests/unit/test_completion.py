@@ -113,6 +113,15 @@ def test_contexts_are_offered_and_names_come_from_the_one_that_is_chosen(
     assert offers("get", "pods", "") == ["lonely"]
 
 
+def test_a_context_may_lie_in_a_directory_whose_name_is_not_utf_8(
+    stored: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = stored.context.with_name(os.fsdecode(b"caf\xe9"))
+    stored.context.rename(elsewhere)
+    monkeypatch.setenv("SSHOAL_CONTEXT", str(elsewhere))
+    assert offers("get", "pods", "") == ["lonely"]
+
+
 def test_containers_are_those_that_the_agent_told_of(stored: Shell) -> None:
     store = stored.store()
     pod = next(iter(store.load().pods.values()))
