@@ -108,8 +108,8 @@ def _install_cron(context: Context, minutes: int, command: list[str]) -> str:
 
 def _install_timer(context: Context, minutes: int, command: list[str]) -> str:
     name = _unit(context)
-    # systemd expands % and $ in ExecStart; both are escaped by doubling.
-    exec_start = shlex.join(command).replace("%", "%%").replace("$", "$$")
+    # systemd expands % and $ in ExecStart, and a backslash also within single quotes; all are escaped by doubling.
+    exec_start = shlex.join(command).replace("\\", "\\\\").replace("%", "%%").replace("$", "$$")
     service = (
         f"[Unit]\nDescription=sshoal passes\n\n[Service]\nType=oneshot\nExecStart={exec_start}\nSuccessExitStatus=3 4\n"
     )

@@ -212,12 +212,13 @@ def test_no_crontab_program_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_timer_and_its_service_are_written_and_started(units: Path, tmp_path: Path) -> None:
-    schedule.install(context("/srv/50% $HOME"), 120.0, systemd=True)
+    schedule.install(context("/srv/50% $HOME", r"/srv/back\slash"), 120.0, systemd=True)
     (timer,) = units.glob("*.timer")
     service = timer.with_suffix(".service").read_text()
     assert "OnUnitActiveSec=2min" in timer.read_text()
     (command,) = [line for line in service.splitlines() if line.startswith("ExecStart=")]
     assert "/srv/50%% $$HOME" in command
+    assert r"/srv/back\\slash" in command
     assert "Type=oneshot" in service
     assert (tmp_path / "systemctl.log").read_text().splitlines() == ["daemon-reload", f"enable --now {timer.name}"]
 
