@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import hashlib
 import json
@@ -97,6 +98,10 @@ def read_archive(path: Path, shown: str, scratch: Path) -> tuple[SourceImage, ..
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError):
         raise UsageError(f"{shown} is not an archive of images: no tar file, or a torn one", hint=_HINT) from None
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise SshoalError(
+                f"no space left in {scratch.parent} to unpack {shown}", hint="TMPDIR=DIRECTORY names another place"
+            ) from None
         raise UsageError(f"{shown} cannot be read: {error.strerror or error}") from None
     except _Broken as error:
         raise UsageError(f"{shown} is not an archive of images: {error}", hint=_HINT) from None

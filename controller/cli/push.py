@@ -102,6 +102,8 @@ async def _to_host(fleet: Fleet, host: Host, seen: Seen, images: Sequence[Source
         except HostError as error:
             hint = f" ({error.hint})" if error.hint else ""
             return Outcome(host.name, printable(error.problem + hint), 1 if isinstance(error, AgentRefused) else 4)
+        except OSError as error:  # the archive was removed or written anew meanwhile
+            return Outcome(host.name, f"the image can't be read here any more: {error.strerror or error}", 1)
         texts.append(_told(sent, time.monotonic() - started_s))
     return Outcome(host.name, "; ".join(texts))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -117,6 +118,16 @@ def test_a_key_that_cannot_be_recorded_is_said_in_one_line(context: Path, tmp_pa
         1,
         f"error: {context / 'known_hosts'} cannot be written: No space left on device",
     )
+
+
+def test_an_archive_that_finds_no_room_to_be_unpacked_is_not_said_to_be_unreadable(
+    context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "web.tar.gz").write_bytes(gzip.compress(bytes(8 << 20), 1))
+    monkeypatch.setenv("TMPDIR", str(context))
+    code, said = sshoal(context, "image", "push", str(tmp_path / "web.tar.gz"), "-i", "127.0.0.1:1,")
+    assert (code, f"no space left in {context} to unpack {tmp_path}/web.tar.gz" in said) == (1, True), said
+    assert "TMPDIR=" in said
 
 
 FULL_TMP = """mount -t tmpfs -o size=4k tmpfs /tmp && ! head -c 9999 /dev/zero >/tmp/filling 2>/dev/null && exec bash -c "$1" """

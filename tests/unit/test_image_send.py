@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from controller.act import imagesend
 from controller.act.agents import AgentStream
 from controller.act.imagefile import SourceImage, read_archive
 from controller.act.imagesend import Sent, request_of, send_image
+from controller.cli import push as push_to_all
 from controller.model.errors import AgentRefused, HostError, HostUnreachable
 from lab.layered import digest, docker_archive, layer
 from nodeagent import protocol
@@ -93,6 +95,30 @@ def test_a_host_is_sent_what_it_lacks_and_nothing_else(source: Callable[..., Sou
         assert source(A, C).id in engine.images
 
     run(work())
+
+
+@pytest.mark.parametrize("how", ["removed", "cut"])
+def test_an_archive_that_is_gone_meanwhile_is_told_of_each_host_and_ends_no_other(
+    source: Callable[..., SourceImage], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    image = source(A)
+    path = image.layers[0].path
+    if how == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+
+    async def send(fleet: object, host: object, image: SourceImage, tell: object) -> Sent:
+        async for _ in imagesend._blocks(image.layers[0], 0):
+            pass
+        return Sent()
+
+    monkeypatch.setattr(push_to_all, "_send", send)
+    seen: Any = SimpleNamespace(capacity=SimpleNamespace(arch=image.architecture))
+    host: Any = SimpleNamespace(name="web1")
+    fleet: Any = None
+    outcome = asyncio.run(push_to_all._to_host(fleet, host, seen, [image], push_to_all.Shown()))
+    assert (outcome.exit_code, "the image can't be read here any more: " in outcome.text) == (1, True)
 
 
 def test_a_push_that_broke_off_goes_on_where_it_was(source: Callable[..., SourceImage], tmp_path: Path) -> None:
