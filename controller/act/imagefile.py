@@ -74,7 +74,13 @@ def opened(image: str) -> Iterator[tuple[SourceImage, ...]]:
 
     Raises UsageError when there is neither, or what is there is torn or of a form that cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="sshoal-image-") as directory:
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="sshoal-image-")
+    except OSError as error:
+        raise SshoalError(
+            f"no directory for temporary files: {error.strerror}", hint="TMPDIR=DIRECTORY names one"
+        ) from None
+    with scratch as directory:
         path = user_path(image)
         if not path.is_file():
             if path.is_dir() or image.endswith((".tar", ".tar.gz", ".tgz")):

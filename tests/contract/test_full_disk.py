@@ -130,6 +130,24 @@ def test_an_archive_that_finds_no_room_to_be_unpacked_is_not_said_to_be_unreadab
     assert "TMPDIR=" in said
 
 
+@pytest.mark.parametrize("words", [("image", "push", "x.tar", "-i", "a,"), ("restore", "backup.db", "--yes")])
+def test_without_a_place_for_temporary_files_there_is_one_line(context: Path, words: tuple[str, ...]) -> None:
+    backup = context / "backup.db"
+    assert sshoal(context, "backup", str(backup))[0] == 0
+    nowhere = "import sys, tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc']; from controller.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", nowhere, *words],
+        env={**os.environ, "SSHOAL_CONTEXT": str(context), "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=context,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, "temporary files" in done.stderr, "TMPDIR" in done.stderr) == (1, True, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 FULL_TMP = """mount -t tmpfs -o size=4k tmpfs /tmp && ! head -c 9999 /dev/zero >/tmp/filling 2>/dev/null && exec bash -c "$1" """
 
 

@@ -207,7 +207,7 @@ def _private_copy(source: Path, directory: Path | None = None) -> Iterator[Path]
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=".sshoal-backup-", dir=directory)  # mode 0600; SQLite keeps it
     except OSError as error:
-        place = directory or tempfile.gettempdir()
+        place = directory or "for temporary files (TMPDIR)"
         raise StoreError(f"{place}: a copy of {source} cannot be written there: {error.strerror}") from None
     os.close(descriptor)
     copy = Path(name)
