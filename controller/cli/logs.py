@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from controller.cli.containers import choose_container, host_of_pod, tell_choice
 from controller.model.cluster import Pod
-from controller.model.errors import HostError, NotFound
+from controller.model.errors import HostError, NotFound, SshoalError
 from nodeagent import protocol
 from nodeagent.protocol import LogsRequest
 
@@ -25,6 +25,10 @@ _LOOK_S = 0.5
 _COLOURS = (36, 33, 32, 35, 34, 31)
 _ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_]?)")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\x1b")) + b"\x7f"
+
+
+class LogsUnwritten(SshoalError):
+    """Standard output takes no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,13 @@ async def show_logs(wiring: Wiring, pods: Sequence[Pod], wanted: Wanted, pods_no
         return not all(await asyncio.gather(*map(one, pods)))
 
 
+def _raise_unwritten(tasks: Iterable[asyncio.Task[bool]]) -> None:
+    """Raises what one met that could not write here: the others may be silent for hours before they meet it."""
+    for task in tasks:
+        if task.done() and not task.cancelled() and isinstance(task.exception(), OSError | LogsUnwritten):
+            task.result()
+
+
 def tame(line: bytes) -> bytes:
     """A line fit for a terminal: colours stay; other escapes and control characters, which could do harm, go."""
     return _ESCAPE.sub(lambda match: match[0] if match[1] == b"m" else b"", line).translate(None, _CONTROLS)
@@ -84,6 +95,7 @@ class _Reading:
         try:
             while any(not task.done() for task in tasks.values()):
                 await asyncio.wait(tasks.values(), timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+                _raise_unwritten(tasks.values())
                 await asyncio.sleep(_LOOK_S)
                 for pod in pods_now():
                     if pod.meta.uid not in tasks and pod.stop is None and self._has_begun(pod):
@@ -155,8 +167,13 @@ class _Shown:
         text = b"".join(
             prefix + (tame(line) + reset * (b"\x1b" in line) if self._tty else line) + b"\n" for line in lines
         )
-        sys.stdout.buffer.write(text)
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(text)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise  # whoever reads this has had enough
+        except OSError as error:
+            raise LogsUnwritten(f"the logs can't be written here: {error.strerror}") from None
 
     def _prefix(self, pod: str) -> bytes:
         if pod not in self._prefixes:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import sys
 from dataclasses import replace
 from typing import Any
 
-from controller.cli.logs import Wanted, _Reading
+import pytest
+
+from controller.cli.logs import LogsUnwritten, Wanted, _Reading, _Shown
 from controller.model.cluster import Pod
 from nodeagent.protocol import ContainerReport
 from tests import builders
@@ -60,3 +64,34 @@ def test_a_pod_is_followed_once_its_container_has_begun() -> None:
         assert looks >= 2
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+class Unwritable(Reading):
+    """As with `| head -1`: the first pod writes, and nobody reads; the second is silent."""
+
+    def __init__(self, pods: dict[str, Pod], error: Exception) -> None:
+        super().__init__(pods)
+        self._error = error
+
+    async def read(self, pod: Pod) -> bool:
+        if pod.meta.name == "first":
+            raise self._error
+        return await super().read(pod)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), LogsUnwritten("full")])
+def test_following_ends_once_nothing_can_be_written(error: Exception) -> None:
+    pods = {name: pod(name, "running") for name in ("first", "second")}
+
+    async def scenario() -> None:
+        with pytest.raises(type(error)):
+            await Unwritable(pods, error).follow([*pods.values()], lambda: [*pods.values()])
+
+    asyncio.run(asyncio.wait_for(scenario(), 4))
+
+
+def test_a_full_disk_here_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with io.TextIOWrapper(open("/dev/full", "wb", buffering=0)) as full:  # noqa: PTH123 - nothing is left to flush
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(LogsUnwritten, match="No space left on device"):
+            _Shown(False).lines("web", [b"hello"])
