@@ -281,6 +281,12 @@ class FramedSession(ABC):
             )
         if "sudo" in said and output.exit_code == 127:
             return HostNotReady(name, "sudo is not installed", hint="install it there, or log in as root")
+        if "sudo: " in said:  # in words of its own: a user that there is not, broken rules, an account that has ended
+            return HostNotReady(
+                name,
+                f"sudo runs nothing there: {printable(said)}",
+                hint=f"see what `sudo -u {user} true` says there for the user who logs in",
+            )
         return None
 
     # ---- failures ---------------------------------------------------------------------------------------------------

@@ -330,3 +330,16 @@ def test_a_refusal_of_sudo_is_said_so_with_what_to_do(
                 await session.open_channel(timeout_s=20)
 
     asyncio.run(check())
+
+
+def test_a_become_user_that_there_is_not_is_told_in_the_words_of_sudo(start_sshd: StartSshd) -> None:
+    """The login shell has nothing to do with it."""
+    server = start_sshd(accounts("deploy ALL=(ALL) NOPASSWD: ALL"), PasswordAuthentication="yes")
+
+    async def check() -> None:
+        async with connected(server, **AS_DEPLOY, ansible_become_user="nobody-here") as session:
+            with pytest.raises(HostNotReady, match=r"sudo runs nothing there: .*unknown user.*nobody-here") as caught:
+                await session.run("true", become=True, timeout_s=20)
+            assert "sudo -u nobody-here true" in caught.value.hint
+
+    asyncio.run(check())
