@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.act.userpath import is_host_list, user_path, vault_id_of, vault_id_parts
+from controller.act.userpath import is_host_list, is_there, user_path, vault_id_of, vault_id_parts
 from controller.cli.output import duration_s
 from controller.model.errors import ConfigError, UsageError
 
@@ -64,12 +64,20 @@ def load(given: str) -> Config:
         if not path.is_file():
             raise UsageError(f"there is no file {path}", hint="--config and $SSHOAL_CONFIG name a sshoal.toml")
         return read(path)
-    for path in places(Path.cwd(), Path.home(), os.environ.get("XDG_CONFIG_HOME", "")):
-        if path.is_file():
+    for path in places(_working_directory(), Path.home(), os.environ.get("XDG_CONFIG_HOME", "")):
+        if is_there(path) and path.is_file():  # of another user's directory nothing can be said, and nothing is needed
             if _is_trusted(path):
                 return read(path)
             print(f"note: {path} is passed over: others than you can change it", file=sys.stderr)
     return Config()
+
+
+def _working_directory() -> Path:
+    """The home directory in place of one that was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path.home()
 
 
 def places(directory: Path, home: Path, config_home: str) -> Iterator[Path]:

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -43,6 +44,30 @@ def at_home(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
 def sample() -> str:
     (block,) = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     return str(block)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root becomes somebody who may not read")
+def test_a_directory_of_somebody_else_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `sudo -u ops sshoal …` in root's home."""
+    from controller.cli import config
+
+    with tempfile.TemporaryDirectory() as closed:  # 0700
+        Path(closed, "sshoal.toml").write_text('context = "theirs"\n')
+        monkeypatch.setenv("HOME", closed)
+        monkeypatch.chdir(closed)
+        os.seteuid(65534)
+        try:
+            assert config.load("").context == ""
+        finally:
+            os.seteuid(0)
+
+
+def test_a_directory_that_was_removed_is_no_hindrance(full: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = full.home / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert full("get", "configmaps", "--cached")[0] == 0
 
 
 def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
