@@ -43,7 +43,7 @@ def script_of(words: Sequence[str]) -> str:
 async def run_on_hosts(wiring: Wiring, hosts: Sequence[Host], order: Order) -> int:
     """Returns the highest exit code; HostError.exit_code stands for a host that failed, which stops no other.
 
-    Raises InventoryError before anything is run anywhere, OSError or SshoalError when the output can't be written here.
+    Raises InventoryError before anything is run anywhere, BrokenPipeError or SshoalError when the output can't be written here.
     """
     from controller.act.transports import load_transports
 
@@ -55,12 +55,7 @@ async def run_on_hosts(wiring: Wiring, hosts: Sequence[Host], order: Order) -> i
             async with slots:
                 return await _run_on(transport, host, order)
 
-        try:
-            codes = await asyncio.gather(*map(one, hosts))
-        except BrokenPipeError:
-            raise  # whoever reads this has had enough
-        except OSError as error:
-            raise SshoalError(f"what the hosts say can't be written here: {error.strerror}") from None
+        codes = await asyncio.gather(*map(one, hosts))
     return max(codes)
 
 
@@ -68,13 +63,13 @@ async def _run_on(transport: Transport, host: Host, order: Order) -> int:
     lines = {False: Lines(host.name, sys.stdout.buffer), True: Lines(host.name, sys.stderr.buffer)}
     task = asyncio.current_task()
     assert task is not None
-    unwritten: list[OSError] = []
+    unwritten: list[BrokenPipeError | SshoalError] = []
 
     def tell(data: bytes, is_error: bool) -> None:
         """An error here must not reach the SSH library, which would take it for one of the connection."""
         try:
             lines[is_error].add(data)
-        except OSError as error:
+        except (BrokenPipeError, SshoalError) as error:
             unwritten.append(error)
             task.cancel()
 
@@ -136,9 +131,15 @@ class Lines:
             self._begun = b""
 
     def _print(self, lines: Sequence[bytes]) -> None:
-        if lines:
+        if not lines:
+            return
+        try:
             self._out.write(b"".join(self._prefix + self._fit(line) + b"\n" for line in lines))
             self._out.flush()
+        except BrokenPipeError:
+            raise  # whoever reads this has had enough
+        except OSError as error:
+            raise SshoalError(f"what the hosts say can't be written here: {error.strerror}") from None
 
     def _fit(self, line: bytes) -> bytes:
         if not self._is_terminal:
