@@ -337,7 +337,7 @@ def test_a_become_user_that_there_is_not_is_told_in_the_words_of_sudo(start_sshd
     server = start_sshd(accounts("deploy ALL=(ALL) NOPASSWD: ALL"), PasswordAuthentication="yes")
 
     async def check() -> None:
-        async with connected(server, **AS_DEPLOY, ansible_become_user="nobody-here") as session:
+        async with connected(server, None, **AS_DEPLOY, ansible_become_user="nobody-here") as session:
             with pytest.raises(HostNotReady, match=r"sudo runs nothing there: .*unknown user.*nobody-here") as caught:
                 await session.run("true", become=True, timeout_s=20)
             assert "sudo -u nobody-here true" in caught.value.hint
