@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from controller.decide.nodes import trusted
+from controller.decide.pods import is_stopped
 from controller.decide.shapes import Shapes, spec_of
 from controller.model.cluster import Node, Pod, ReplicaSet, VolumeClaim, World
 from controller.model.errors import PlanBug
@@ -60,8 +61,7 @@ def _removals(before: World, plan: Plan) -> Iterator[str]:
         if pod is None or not pod.node or pod.node not in before.nodes or plan.nodes[pod.node].state == "Dead":
             continue
         seen = trusted(before, plan.nodes, pod.node)
-        report = seen.pods.get(pod.meta.uid) if seen is not None else None
-        if seen is None or (report is not None and report.phase != protocol.STOPPED):
+        if seen is None or not is_stopped(before, pod, seen):
             yield f"{change.subject} is removed, but {pod.node} has not said that it is stopped"
 
 

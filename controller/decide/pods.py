@@ -72,6 +72,18 @@ def is_uncounted(world: World, pod: Pod) -> bool:
     return isinstance(job, Job) and job.meta.deleting is None and job.status.finished is None
 
 
+def is_stopped(world: World, pod: Pod, seen: Seen) -> bool:
+    """Whether its node's report says that it runs no more, and never will.
+
+    That the report does not name it tells nothing as long as the agent lacks the node's last order: an earlier one, with the pod, may be
+    under way to it, from a controller that died or timed out.
+    """
+    report = seen.pods.get(pod.meta.uid)
+    if report is not None:
+        return report.phase == protocol.STOPPED
+    return (seen.owner.serial if seen.owner is not None else 0) >= world.nodes[pod.node].serial
+
+
 def _unbound(pod: Pod) -> Change | None:
     """Never bound: no agent has heard of it."""
     return Change("remove", pod, pod.stop.because, "Killing") if pod.stop is not None else None
@@ -83,8 +95,7 @@ def _forgotten(pod: Pod) -> Change:
 
 def _heard(world: World, pod: Pod, seen: Seen, now: Moment) -> Change | None:
     report = seen.pods.get(pod.meta.uid)
-    stopped = report is None or report.phase == protocol.STOPPED
-    if pod.stop is not None and stopped and not is_uncounted(world, pod):
+    if pod.stop is not None and is_stopped(world, pod, seen) and not is_uncounted(world, pod):
         return Change("remove", pod, f"stopped on {pod.node}", "Stopped")
     if pod.lost is not None:
         back = replace(pod, lost=None, report=report)

@@ -18,6 +18,7 @@ from controller.model.errors import AnotherController, InventoryError, SshoalErr
 from controller.model.inventory import Inventory
 from controller.model.plan import Change
 from tests.sim.host import task_factory
+from tests.sim.network import Link
 from tests.sim.world import SimDeployer, SimWorld
 from tests.simloop import simulate
 
@@ -251,16 +252,16 @@ def test_a_controller_that_was_replaced_stops_at_its_next_intent(play: Callable[
     play(body)
 
 
-async def _dies_in_its_push(run: Run, controller: Controller) -> None:
-    """Its orders are on record, and no agent has heard of them."""
-    for name in run.world.hosts:
-        run.network.stall(name, b'"verb":"want"')
+async def _dies_in_its_push(run: Run, controller: Controller) -> list[Link]:
+    """Its orders are on record, and no agent has heard of them. Out: the ways on which they are held up."""
+    ways = [run.network.stall(name, b'"verb":"want"') for name in run.world.hosts]
     dying = asyncio.ensure_future(controller.one_pass())
     await asyncio.sleep(1.0)
     dying.cancel()
     await asyncio.wait([dying])
     await run.fleet.close()
     run.connect()
+    return ways
 
 
 def test_a_controller_that_was_replaced_does_not_repeat_the_newer_ones_orders(play: Callable[[Body], None]) -> None:
@@ -305,6 +306,36 @@ def test_an_order_goes_out_under_the_serial_of_the_records_it_was_decided_on(pla
         assert (owner.serial, owner.digest) == (decided.serial, decided.digest)
         ours.close()
         other.close()
+
+    play(body)
+
+
+def test_a_pod_that_its_host_may_still_hear_of_is_not_taken_for_stopped(play: Callable[[Body], None]) -> None:
+    """Its order is under way. A report that does not know of it says nothing: it must not run beside the next one of its name."""
+
+    async def body(run: Run) -> None:
+        run.world.outcome.seed = 0  # its StatefulSet has no volumes
+        await run.controller.one_pass()
+        run.world.apply_stateful(1, "app:1")
+        late = await _dies_in_its_push(run, run.controller)
+        [first] = run.store.load().pods.values()
+        run.world.delete_pod(first.meta.uid)
+        run.world.cordon(first.node, True)
+        run.controller = run.another(run.store)
+        await run.controller.preview()
+        run.network.stall(first.node, b'"verb":"want"')
+        going_on = asyncio.ensure_future(run.controller.settle(120.0))
+        await asyncio.sleep(5.0)
+        for way in late:
+            way.unstall()
+        for _ in range(10):
+            await asyncio.sleep(1.0)
+            assert run.running <= 1
+        await going_on
+        await run.converge()
+        [second] = run.store.load().pods.values()
+        assert (run.running, second.meta.name) == (1, first.meta.name)
+        assert second.node != first.node
 
     play(body)
 
