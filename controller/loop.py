@@ -127,6 +127,7 @@ class Controller:
         records = self._store.load()
         hosts = self._hosts(records)
         sightings = await self._observe(hosts, usage=usage or _needs_usage(records))
+        records = self._store.load()  # never older than what was seen: another controller may be giving orders
         world = changed(self._world(records, hosts, sightings, self._store.epoch()), changes)
         plan = reconcile(world, self._clock())
         return Pass(world, plan, changed(world, plan.changes), {}, _ahead_of(world, records, self._store.epoch()))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from controller.act.fleet import Deadlines, Fleet
 from controller.act.secrets import Sealer
 from controller.act.store import Store
 from controller.loop import Controller, Pass
-from controller.model.cluster import Moment, Settings
+from controller.model.cluster import Moment, Settings, Sighting
 from controller.model.errors import AnotherController, InventoryError, SshoalError, StoreError
 from controller.model.inventory import Inventory
 from controller.model.plan import Change
@@ -140,6 +141,33 @@ def test_a_preview_tells_what_would_happen_and_does_nothing(play: Callable[[Body
         done = await run.controller.preview([Change("scale", more, "asked")])
         assert sum(change.verb == "bind" for change in done.plan.changes) == 3
         assert (run.store.load().counter, run.mutations) == (counter, changes)
+
+    play(body)
+
+
+def test_a_preview_beside_an_active_controller_does_not_take_its_orders_for_those_of_a_lost_store(
+    play: Callable[[Body], None],
+) -> None:
+    """Agents may tell of orders that were recorded after the preview began."""
+
+    async def body(run: Run) -> None:
+        run.world.apply("web", 2, "app:1")
+        await run.converge()
+        looking = Store(run.path)
+        onlooker = run.another(looking)
+        run.world.scale("web", 5)
+        observe = run.fleet.observe
+
+        async def meanwhile(*given: Any) -> Mapping[str, Sighting]:
+            run.fleet.observe = observe  # type: ignore[method-assign]
+            await run.controller.one_pass()
+            return await observe(*given)
+
+        run.fleet.observe = meanwhile  # type: ignore[method-assign]
+        done = await onlooker.preview()
+        assert done.behind == ()
+        assert len(done.world.pods) == 5
+        looking.close()
 
     play(body)
 
