@@ -109,7 +109,8 @@ def _barred(world: World) -> dict[str, str]:
         elif sighting.kind in ("key-changed", "refused"):
             barred[name] = sighting.why
     for name, node in world.nodes.items():
-        if node.agent in by_agent and not isinstance(world.sightings.get(name), Seen):
+        # Whatever answers by that name now: two machines may have changed places in the inventory.
+        if node.agent in by_agent:
             by_agent[node.agent].add(name)
     for names in by_agent.values():
         if len(names) > 1:
@@ -120,11 +121,16 @@ def _barred(world: World) -> dict[str, str]:
 
 
 def _two_names(world: World, names: list[str]) -> str:
-    """What is wrong and how it is mended: a host that was renamed, one that is listed twice, or a cloned machine."""
+    """What is wrong and how it is mended: a host that was renamed, two that were mixed up, one listed twice, or a cloned machine."""
     wrong = f"one agent answers as {' and '.join(names)}"
     former = [name for name in names if name not in world.hosts]
     if former and len(former) < len(names):
         return f"{wrong}; if it was renamed: sshoal node forget {former[0]} --force, then its pods are replaced"
+    agents = {seen.agent for seen in map(world.sightings.get, names) if isinstance(seen, Seen)}
+    if len(agents) > 1:
+        return (
+            f"the machines of {' and '.join(names)} have changed places: give each its address in the inventory again"
+        )
     # All of it: besides its identity, a clone has its original's last orders, and refuses its own as older ones.
     mend = "systemctl stop sshoal-agent; rm -r /var/lib/sshoal/documents; systemctl start sshoal-agent"
     return f"{wrong}: keep one name in the inventory; on a cloned machine: {mend}"

@@ -355,6 +355,19 @@ def test_one_agent_under_two_names_is_used_under_neither() -> None:
     assert "n1 and n2" in plan.notes[0]
 
 
+@pytest.mark.parametrize("second", ["agent-n1", "agent-new"], ids=["swapped", "moved on"])
+def test_machines_that_changed_places_in_the_inventory_get_each_others_orders_under_neither_name(second: str) -> None:
+    """What n1 is told to run would start on the machine of n2, while that of n1 still runs it."""
+    start = with_sightings(cluster(3), n1=seen("n1", agent="agent-n2"), n2=seen("n2", agent=second))
+    plan = reconcile(start, moment())
+    assert set(plan.wanted) == {"n3"}
+    assert "the machines of n1 and n2 have changed places" in plan.notes[0]
+    there_again = after(start, plan)
+    assert [there_again.nodes[name].agent for name in ("n1", "n2")] == ["agent-n1", "agent-n2"]
+    mended = with_sightings(there_again, n1=seen("n1"), n2=seen("n2"))
+    assert set(reconcile(mended, moment(60)).wanted) == {"n1", "n2", "n3"}
+
+
 def test_a_renamed_host_says_how_the_old_name_is_forgotten_and_is_a_node_again_after_that() -> None:
     told = {"old": seen("old"), "new": seen("new", agent="agent-old")}
     plan = reconcile(world(node("old", orphaned=True), host("new"), sightings=told), moment())
