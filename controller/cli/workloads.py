@@ -81,7 +81,9 @@ async def apply_texts(wiring: Wiring, texts: Texts, lenient: bool, namespace: st
             for manifest in manifests
             if manifest.object.kind == "Secret"
         }
-        sealed = {key: wiring.sealer.seal(key, verbs.secret_values(source)) for key, source in secrets.items()}
+        # Of those whose records change: these are compared with what another user did meanwhile, values alone are not.
+        fresh = [f"{one.namespace}/{one.name}" for one in applied if one.kind == "Secret" and one.change is not None]
+        sealed = {key: wiring.sealer.seal(key, verbs.secret_values(secrets[key])) for key in fresh}
         tell_warnings(applied)
         commit(wiring, [change for one in applied for change in (one.change, one.audit) if change], secrets=sealed)
         for one in applied:

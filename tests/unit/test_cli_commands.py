@@ -259,6 +259,30 @@ def test_describe_shows_the_events_of_the_object(full: Shell) -> None:
 # ---- changing ----
 
 
+def test_a_secret_that_is_applied_unchanged_does_not_take_back_what_another_user_gave_it_meanwhile(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record would name a value that is not there any more, and no host would ever get it."""
+    (shell.home / "hosts.ini").write_text("node1 ansible_host=127.0.0.1 ansible_port=1\n")
+    secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\nstringData: {token: abc}\n"
+    (shell.home / "keys.yaml").write_text(secret)
+    store = shell.store()
+
+    def apply() -> tuple[int, str, str]:
+        with pass_lock(shell.context / "pass.lock"):
+            return shell("apply", "-f", "keys.yaml", "--no-wait", "-i", "hosts.ini")
+
+    def another_user(_: object) -> None:
+        [record] = store.load().declared.values()
+        store.edit([replace(record, hash="newer")], secrets={"default/keys": ("newer", b"sealed")})
+
+    assert apply() == (0, "secret/keys created\n", "")
+    monkeypatch.setattr("controller.cli.workloads.tell_warnings", another_user)
+    assert apply() == (0, "secret/keys unchanged\n", "")
+    assert store.sealed_secrets(["default/keys"]) == {"default/keys": ("newer", b"sealed")}
+    store.close()
+
+
 def test_cordon_is_recorded_and_told_once(full: Shell) -> None:
     assert full("node", "cordon", "node1")[1] == "node/node1 cordoned\n"
     assert full("node", "cordon", "node1")[1] == "node/node1 is cordoned already\n"
