@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -10,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from controller.act.wholefile import sync_directory, write_whole
 from controller.model.errors import StoreError
 from nodeagent.protocol import SecretValue
 
@@ -30,13 +32,7 @@ class Sealer:
         Raises StoreError when it is missing, no key, or cannot be made.
         """
         if create and not path.exists():
-            try:
-                _make_key(path)
-            except OSError as error:
-                raise StoreError(
-                    f"a key for secrets cannot be made: {path}: {error.strerror}",
-                    hint="free some disk space, or see whose it is",
-                ) from None
+            _make_key(path)
         try:
             key = base64.b64decode(path.read_bytes(), validate=False)
         except (OSError, ValueError) as error:
@@ -75,14 +71,19 @@ class Sealer:
 
 
 def _make_key(path: Path) -> None:
-    """Raises OSError; then there is none: half a key would be taken for one that was damaged."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Whole or not at all, and never over one that another command has made meanwhile. Raises StoreError."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(base64.b64encode(os.urandom(_KEY_BYTES)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        path.unlink()
-        raise
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            write_whole(fresh, base64.b64encode(os.urandom(_KEY_BYTES)).decode() + "\n", mode=0o600)
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StoreError(
+            f"the key of the secrets cannot be made: {path}: {error.strerror or error}",
+            hint="free some disk space, or see whose it is",
+        ) from error

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,3 +114,40 @@ def test_no_command_writes_a_core_file_whatever_its_user_allows(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.split()[0] == "0"
+
+
+def test_a_key_that_cannot_be_written_is_no_key_and_is_made_once_there_is_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file would be taken for a damaged key ever after, and nothing would go on."""
+    path = tmp_path / "context" / "secrets.key"
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match="No space left"):
+            Sealer.load(path, create=True)
+    assert list(path.parent.iterdir()) == []
+    Sealer.load(path, create=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_of_two_commands_that_make_the_key_both_use_the_first_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "secrets.key"
+    mkdir = Path.mkdir
+    made: list[Any] = []
+
+    def another_is_quicker(self: Path, *given: Any, **named: Any) -> None:
+        mkdir(self, *given, **named)
+        if not made:
+            made.append("is under way")
+            made.append(Sealer.load(path, create=True))
+
+    monkeypatch.setattr(Path, "mkdir", another_is_quicker)
+    sealer = Sealer.load(path, create=True)
+    assert sealer.hash({}) == made[1].hash({})
+    assert list(tmp_path.iterdir()) == [path]
