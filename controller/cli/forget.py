@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from controller.model.cluster import Node
-from controller.model.errors import AgentRefused, HostError, HostNotReady
+from controller.model.errors import AgentRefused, HostError, HostNotReady, NotFound
 
 if TYPE_CHECKING:
     from controller.act.transport import Session
@@ -19,10 +19,11 @@ _OF_ANOTHER = "forget it with the store that its agent obeys; --force drops only
 
 async def forget(wiring: Wiring, node: Node, *, force: bool) -> list[str]:
     """Returns what was done, a line each. Raises HostError when the host cannot be cleaned and `force` is not given;
-    AnotherController."""
+    AnotherController, NotFound."""
     from controller.act.lock import pass_lock
 
     with pass_lock(wiring.context.lock):
+        node = _as_it_is_now(wiring, node)
         # No pod shall come to it meanwhile, whoever runs passes once this is interrupted.
         if not node.cordoned:
             wiring.store.edit([replace(node, cordoned=True)])
@@ -44,6 +45,14 @@ async def forget(wiring: Wiring, node: Node, *, force: bool) -> list[str]:
             f"it is still in the inventory ({source}): take it out there, or the next pass makes it a node again"
         )
     return done
+
+
+def _as_it_is_now(wiring: Wiring, node: Node) -> Node:
+    """Passes went on while a person was asked: one may have heard a node that was confirmed dead. Raises NotFound."""
+    present = wiring.world().nodes.get(node.meta.name)
+    if present is None:
+        raise NotFound(f"there is no node {node.meta.name!r} any more")
+    return present
 
 
 async def _clean(wiring: Wiring, node: Node, *, force: bool) -> list[str]:

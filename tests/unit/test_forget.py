@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,3 +134,25 @@ def test_a_host_of_another_cluster_is_left_alone_while_its_agent_is_down(
         forgotten(wiring, host, monkeypatch)
         wiring.store.edit([builders.node("n1")])
     assert host.cleaned_by == ["script", "script"]
+
+
+def test_what_a_pass_noted_while_a_person_was_asked_counts(wiring: Wiring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node had been confirmed dead, then answered and was given its pods again: now they may run there."""
+    read = replace(wiring.world().nodes["n1"], cordoned=True, confirmed_dead="powered-off")
+    wiring.store.edit([read])
+    read = wiring.world().nodes["n1"]
+    wiring.store.edit([replace(read, confirmed_dead="")])
+    monkeypatch.setattr("controller.cli.forget._claims", lambda *_: ["pod default/db-0"])
+    monkeypatch.setattr(bootstrap, "forget", Host(protocol.OLD_EPOCH).clean)
+    with pytest.raises(HostError, match=r"which would then run twice"):
+        asyncio.run(forget(wiring, read, force=True))
+    assert "n1" in wiring.world().nodes
+
+
+def test_what_a_pass_wrote_while_a_person_was_asked_is_no_conflict(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = wiring.world().nodes["n1"]
+    wiring.store.edit([replace(read, digest="newer")])
+    monkeypatch.setattr(bootstrap, "forget", Host("").clean)
+    assert "node/n1 forgotten" in asyncio.run(forget(wiring, read, force=False))
