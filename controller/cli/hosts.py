@@ -234,16 +234,11 @@ def node_confirm_dead(
         raise UsageError("say how it is known to be dead", hint="either --powered-off or --wiped")
     wiring = Wiring.of(context_dir, inventory)
     world = wiring.world()
-    record = _node(world, node)
-    if record.missing is None:
-        raise UsageError(
-            f"{node} answered when it was last asked: it is not dead",
-            hint=f"to keep new pods away: sshoal node cordon {node}",
-        )
     how = "powered-off" if powered_off else "wiped"
-    print("\n".join(confirming.shown(world, record, how)))
+    print("\n".join(confirming.shown(world, _silent_node(world, node), how)))
     confirm(f"confirm that {node} is {how.replace('-', ' ')}?", yes)
-    commit(wiring, verbs.confirm_dead(record, how))
+    # Read again: passes write down how long it is silent, and it may have answered while a person thought.
+    commit(wiring, verbs.confirm_dead(_silent_node(wiring.world(), node), how))
     print(f"node/{node} confirmed dead; the next pass replaces its pods: sshoal reconcile --settle")
 
 
@@ -360,6 +355,19 @@ def _node(world: World, name: str) -> Node:
     near = difflib.get_close_matches(name, world.nodes, n=1)
     known = ", ".join(sorted(world.nodes)[:10]) or "none; the first pass makes hosts nodes: sshoal reconcile"
     raise NotFound(f"there is no node {name!r}", hint=f"did you mean {near[0]}?" if near else f"nodes: {known}")
+
+
+def _silent_node(world: World, name: str) -> Node:
+    """Raises NotFound; UsageError when it has answered."""
+    from controller.model.errors import UsageError
+
+    record = _node(world, name)
+    if record.missing is None:
+        raise UsageError(
+            f"{name} answered when it was last asked: it is not dead",
+            hint=f"to keep new pods away: sshoal node cordon {name}",
+        )
+    return record
 
 
 def confirm(question: str, yes: bool) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from controller.act.lock import pass_lock
 from controller.cli import main as door
+from controller.model.cluster import Missing
 from tests import builders
 from tests.shell import Shell
 
@@ -316,6 +317,42 @@ def test_the_status_of_a_rollout_is_told_without_waiting_too(shell: Shell) -> No
     (shell.home / "hosts.ini").write_text("node1 ansible_host=127.0.0.1 ansible_port=1\n")
     code, out, _ = shell("rollout", "status", "deployment", "web", "--no-watch", "-i", "hosts.ini")
     assert (code, out.splitlines()[0]) == (0, "deployment web: 0 of 3 replicas are available")
+
+
+_SILENT = Missing(builders.moment(), builders.moment(60), 7, "unreachable", "no route to host")
+
+
+def _asked_meanwhile(full: Shell, monkeypatch: pytest.MonkeyPatch, missing: Missing | None) -> tuple[int, str, str]:
+    """`node confirm-dead`, with a pass that notes something of the node before the person has answered."""
+    store = full.store()
+    store.edit([replace(store.load().nodes["node1"], missing=_SILENT)])
+
+    def ask(*_: object) -> None:
+        store.edit([replace(store.load().nodes["node1"], missing=missing)])
+
+    monkeypatch.setattr("controller.cli.hosts.confirm", ask)
+    said = full("node", "confirm-dead", "node1", "--wiped")
+    dead = store.load().nodes["node1"].confirmed_dead
+    store.close()
+    assert dead == ("" if said[0] else "wiped")
+    return said
+
+
+def test_a_node_that_stays_silent_while_a_person_is_asked_is_confirmed_dead(
+    full: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watching controller writes down its silence again and again."""
+    code, out, err = _asked_meanwhile(full, monkeypatch, replace(_SILENT, latest=builders.moment(70), polls=8))
+    assert (code, err) == (0, "")
+    assert "node/node1 confirmed dead" in out
+
+
+def test_a_node_that_answers_while_a_person_is_asked_is_not_confirmed_dead(
+    full: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = _asked_meanwhile(full, monkeypatch, None)
+    assert code == 2
+    assert "node1 answered when it was last asked: it is not dead" in err
 
 
 def test_only_a_host_of_the_inventory_is_taken_over(shell: Shell) -> None:
