@@ -219,6 +219,22 @@ def test_a_controller_takes_an_epoch_with_its_first_commit_and_keeps_it(store: S
     assert store.commit([Change("create", deployment("web", 3), "declared")]).epoch == first == store.take_epoch()
 
 
+def test_an_epoch_is_never_the_number_of_one_and_the_id_of_another(store: Store, other: Store) -> None:
+    """Beside a controller that begins, a look would show its hosts as those of a copied store; a takeover would bring such an epoch."""
+    first = store.commit(()).epoch
+    read: list[str] = []
+
+    def taken_meanwhile(statement: str) -> None:
+        read.append(statement)
+        if len(read) == 2:
+            newer = Store(store.path)
+            newer.commit(())
+            newer.close()
+
+    other._database.set_trace_callback(taken_meanwhile)
+    assert other.epoch() == first
+
+
 def test_an_older_controller_is_fenced_off_at_its_next_commit(store: Store, other: Store) -> None:
     store.commit(())
     newer = other.commit(()).epoch

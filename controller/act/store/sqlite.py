@@ -142,7 +142,12 @@ class Store:
     def epoch(self) -> Epoch:
         """The highest epoch that any controller of this store has taken; number 0 before the first."""
         with readable_errors(self.path):
-            return Epoch(int(self._meta("epoch_number")), self._meta("epoch_id"))
+            # One statement: between two, another controller may take the next one
+            rows = self._database.execute("SELECT key, value FROM meta WHERE key IN ('epoch_number', 'epoch_id')")
+            found: dict[str, str] = dict(rows.fetchall())
+            if len(found) < 2:
+                raise damaged(self.path, "it has no epoch")
+            return Epoch(int(found["epoch_number"]), found["epoch_id"])
 
     @property
     def loaded_version(self) -> int:
