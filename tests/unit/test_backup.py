@@ -79,6 +79,17 @@ def test_a_lost_context_is_restored_with_its_secrets(kept: Shell) -> None:
     assert kept("get", "pods", "-o", "name", "--cached")[1] == "pod/lonely\n"
 
 
+def test_who_has_the_store_open_meanwhile_knows_all_that_was_restored(kept: Shell) -> None:
+    """A command that waits for another controller may be the next to run passes: what it did not know of would be stopped."""
+    with closing(kept.store()) as store, closing(kept.store()) as waiting:
+        store.edit(remove=list(store.load().deployments.values()))
+        store.edit([replace(store.load().nodes["node1"], cordoned=True)])
+        assert (waiting.load().deployments, waiting.load().nodes["node1"].cordoned) == ({}, True)
+        assert kept("restore", "keys.db", "--yes")[0] == 0
+        with closing(kept.store()) as fresh:
+            assert waiting.load() == fresh.load()
+
+
 def test_secrets_whose_key_is_lost_are_told(kept: Shell) -> None:
     (kept.context / "secrets.key").unlink()
     assert "secrets cannot be read until their key is back" in kept("restore", "keys.db", "--yes")[2]

@@ -393,7 +393,10 @@ class Store:
         seen = self.data_version()
         if seen == self._cached_data_version:
             return
-        fresh = self._cache.copy()
+        # A counter that went back is that of a restored backup, of which nothing is known: it may even be another cluster's
+        restored = int(self._meta("counter")) < self._cache.counter
+        fresh = Records() if restored else self._cache.copy()
+        self.cluster_id = self._meta("cluster") if restored else self.cluster_id
         rows = self._database.execute("SELECT kind, version, data FROM records WHERE version > ?", (fresh.counter,))
         for kind, version, data in rows.fetchall():
             fresh.put(from_row(kind, version, data))
