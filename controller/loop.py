@@ -377,8 +377,20 @@ def _ahead_of(world: World, records: Records, epoch: Epoch) -> tuple[str, ...]:
     return tuple(
         name
         for name, seen in _seen(world).items()
-        if seen.owner is not None and (seen.owner.serial > records.serial or seen.owner.epoch.number > epoch.number)
+        if seen.owner is not None
+        and (
+            seen.owner.serial > records.serial
+            or seen.owner.epoch.number > epoch.number
+            or _was_told_more(seen, records.nodes.get(name))
+        )
     )
+
+
+def _was_told_more(seen: Seen, node: Node | None) -> bool:
+    """Whether an agent holds a later order than its node was ever given. Others' may have taken the store's counter past it since."""
+    if seen.owner is None or node is None or not node.digest or node.agent != seen.agent:
+        return False
+    return seen.owner.serial > node.serial
 
 
 def _has(sighting: Sighting, node: Node | None) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from controller.act.fleet import Deadlines, Fleet
 from controller.act.secrets import Sealer
 from controller.act.store import Store
+from controller.act.store.backup import restore_backup, write_backup
 from controller.loop import Controller, Pass
 from controller.model.cluster import Moment, Settings, Sighting
 from controller.model.errors import AnotherController, InventoryError, SshoalError, StoreError
@@ -261,6 +262,34 @@ def test_a_store_that_is_behind_its_agents_is_only_observed(play: Callable[[Body
         assert not done.settled
         assert run.mutations == changes
         assert len(run.store.load().pods) == 2
+
+    play(body)
+
+
+def test_an_old_backup_is_noticed_also_by_a_host_that_comes_back_late(play: Callable[[Body], None]) -> None:
+    """Others were given orders meanwhile, so that no serial is new to the store; but this host was never given its own by it."""
+
+    async def body(run: Run) -> None:
+        run.world.apply("web", 3, "app:1")
+        await run.converge()
+        backup = run.path.with_name("backup.db")
+        write_backup(run.path, backup, key=None, now_s=1.0)
+        for name in list(run.world.hosts)[1:]:
+            run.world.cordon(name, True)
+        run.world.scale("web", 5)
+        await run.converge()
+        await run.world.power_off("n1")
+        restore_backup(backup, run.path, run.path.with_name("key"), now_s=1.0)
+        run.store.close()
+        run.store = Store(run.path)
+        run.controller = run.another(run.store)
+        run.world.apply("more", 4, "app:1")
+        done = await run.controller.settle(30.0)
+        assert done.behind == ()
+        await run.world.power_on("n1")
+        await asyncio.sleep(20.0)
+        done = await run.controller.one_pass()
+        assert done.behind == ("n1",)
 
     play(body)
 
