@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from controller.decide.budgets import Budgets
 from controller.decide.owners import template_of
-from controller.decide.pods import is_active
+from controller.decide.pods import is_active, is_finished
 from controller.model.cluster import Drain, Moment, Node, Pod, Stop, World
 from controller.model.errors import UsageError
 from controller.model.plan import Change, NodeView
@@ -88,10 +88,13 @@ def leaving(world: World, node: Node) -> list[tuple[Pod, str]]:
     drain = node.drain
     if drain is None:
         return []
-    return [
-        (pod, pod.stop.because if pod.stop else "waits for its disruption budget")
-        for pod in _bound_to_go(world, node, drain)
-    ]
+    return [(pod, _why_there(pod)) for pod in _bound_to_go(world, node, drain)]
+
+
+def _why_there(pod: Pod) -> str:
+    if pod.stop is not None:
+        return pod.stop.because
+    return "may still run there" if pod.lost is not None else "waits for its disruption budget"
 
 
 def _step(world: World, node: Node, view: NodeView, budgets: Budgets, now: Moment) -> Draining:
@@ -127,17 +130,24 @@ def _step(world: World, node: Node, view: NodeView, budgets: Budgets, now: Momen
 
 
 def _bound_to_go(world: World, node: Node, drain: Drain) -> list[Pod]:
-    """What a drain is about: also those that are stopping already. Finished pods run no more and stay for their logs."""
+    """What a drain is about: also those that are stopping already, and those that were replaced on a silent node, which come back with it.
+
+    Finished pods run no more and stay for their logs.
+    """
     matches = parse_selector(drain.selector)
     return [
         pod
         for pod in _on(world, node)
-        if (is_active(pod) or pod.stop is not None)
+        if (is_active(pod) or pod.stop is not None or _may_come_back(pod, node))
         and not _is_daemon(pod)
         and matches(pod.meta.labels)
         and (drain.force or pod.meta.owner is not None)
         and (drain.empty_dirs or not _has_empty_dir(world, pod))
     ]
+
+
+def _may_come_back(pod: Pod, node: Node) -> bool:
+    return pod.lost is not None and not is_finished(pod) and not node.confirmed_dead
 
 
 def _unmarked(world: World, draining: Collection[str]) -> Iterator[Change]:
@@ -148,7 +158,7 @@ def _unmarked(world: World, draining: Collection[str]) -> Iterator[Change]:
 
 
 def _on(world: World, node: Node) -> list[Pod]:
-    found = (pod for pod in world.pods.values() if pod.node == node.meta.name and pod.lost is None)
+    found = (pod for pod in world.pods.values() if pod.node == node.meta.name)
     return sorted(found, key=lambda pod: pod.meta.key)
 
 

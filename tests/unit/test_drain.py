@@ -125,6 +125,31 @@ def test_nothing_is_asked_of_a_silent_node_until_it_answers() -> None:
     assert on(agents.world, "n1") == []
 
 
+def test_a_silent_node_whose_pods_were_replaced_is_not_drained_while_they_may_run_there() -> None:
+    agents = settled(deployment())
+    drain(agents, "n1")
+    agents.down = {"n1"}
+    for _ in range(90):
+        plan = agents.step()
+    assert sum(is_active(pod) for pod in agents.world.pods.values() if pod.node != "n1") == 3, "all are replaced"
+    assert agents.world.nodes["n1"].drain is not None
+    assert [why for _, why in leaving(agents.world, agents.world.nodes["n1"])] == ["may still run there"]
+    assert any(line.startswith("node n1: is drained when it answers again") for line in plan.waiting)
+    agents.down = set()
+    agents.settle(60)
+    assert (on(agents.world, "n1"), agents.world.nodes["n1"].drain) == ([], None)
+
+
+def test_a_node_that_is_confirmed_dead_is_drained() -> None:
+    agents = settled(deployment())
+    agents.down = {"n1"}
+    agents.step()
+    agents.world = changed(agents.world, verbs.confirm_dead(agents.world.nodes["n1"], "powered-off"))
+    drain(agents, "n1")
+    agents.settle(60)
+    assert agents.world.nodes["n1"].drain is None
+
+
 def test_uncordon_ends_a_drain_and_what_was_made_for_it_goes() -> None:
     agents = settled(
         stateful_set(replicas=1),
