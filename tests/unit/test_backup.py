@@ -13,7 +13,7 @@ import pytest
 
 from controller.act.lock import pass_lock
 from controller.act.secrets import Sealer
-from controller.act.store import Store
+from controller.act.store import Store, backup
 from controller.act.store.backup import EPOCHS_SKIPPED, read_backup, restore_backup, write_backup
 from controller.model.errors import AnotherController, StoreError, UsageError
 from controller.model.plan import Change
@@ -294,3 +294,24 @@ def test_names_of_files_need_not_be_utf_8(kept: Shell) -> None:
     code, out, _ = kept("restore", "--yes", f"{name}/{name}.db")
     assert (code, "Sicherung-\\udcfc" in out) == (0, True)
     assert "Sicherung-?/Sicherung-?.db" in kept("operations", "-o", "wide")[1]
+
+
+def test_a_restore_that_fails_leaves_also_a_store_that_could_not_be_saved_where_it_was(
+    kept: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no space for a copy, what is there is moved aside. Left there, the next command would begin a new cluster."""
+    store = kept.context / "store.db"
+    copied = backup._copy
+
+    def full(source: Path, target: Path) -> None:
+        if source == store or target == store:
+            raise sqlite3.OperationalError("database or disk is full")
+        copied(source, target)
+
+    before = names(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(backup, "_copy", full)
+        code, _, err = kept("restore", "keys.db", "--yes")
+    assert (code, "no space left" in err) == (1, True)
+    assert names(store) == before
+    assert not list(kept.context.glob("store.db.*"))

@@ -26,6 +26,7 @@ from controller.model.errors import StoreError, UsageError
 
 EPOCHS_SKIPPED = 1_000_000  # more than a cluster takes between two backups: one each time a controller starts
 BEFORE = ".before-restore"
+_SUFFIXES = ("", "-wal", "-shm")
 _MAGIC = b"SQLite format 3\0"
 _TABLE = "CREATE TABLE backup (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 
@@ -110,12 +111,18 @@ def restore_backup(path: Path, store: Path, key_file: Path, *, now_s: float) -> 
     found = read_backup(path)
     with _private_copy(path, store.parent) as copy:  # first: `path` may be what the last restore put aside
         least = _epoch_of(store, now_s)
-        kept = _keep(store, now_s)
-        with readable_errors(copy), closing(sqlite3.connect(copy, isolation_level=None)) as database:
-            database.execute("DROP TABLE backup")
-            _skip_epochs(database, least)
-        with closing(Store(store, create=True)), readable_errors(store):
-            _copy(copy, store)
+        kept, is_moved = _keep(store, now_s)
+        try:
+            with readable_errors(copy), closing(sqlite3.connect(copy, isolation_level=None)) as database:
+                database.execute("DROP TABLE backup")
+                _skip_epochs(database, least)
+            with closing(Store(store, create=True)), readable_errors(store):
+                _copy(copy, store)
+        except BaseException:
+            if kept is not None and is_moved:
+                _remove(store)  # the new one that was begun
+                _move(kept, store)
+            raise
     if found.key is not None:
         _write_key(key_file, found.key)
     elif not opens(key_file, store):
@@ -140,19 +147,29 @@ def opens(key_file: Path, store: Path) -> bool:
     return True
 
 
-def _keep(store: Path, now_s: float) -> Path | None:
-    """Beside itself: as a backup, or, where it is too damaged for that, its files as they are."""
+def _keep(store: Path, now_s: float) -> tuple[Path | None, bool]:
+    """Beside itself: as a backup, or, where it is too damaged or the disk too full for that, its files as they are: moved."""
     if not store.exists():
-        return None
+        return None, False
     kept = _unused(store.with_name(store.name + BEFORE))
     try:
         write_backup(store, kept, key=None, now_s=now_s)
     except (StoreError, UsageError):
-        for suffix in ("", "-wal", "-shm"):
-            file = store.with_name(store.name + suffix)
-            if file.exists():
-                file.replace(kept.with_name(kept.name + suffix))
-    return kept
+        _move(store, kept)
+        return kept, True
+    return kept, False
+
+
+def _move(source: Path, target: Path) -> None:
+    for suffix in _SUFFIXES:
+        file = source.with_name(source.name + suffix)
+        if file.exists():
+            file.replace(target.with_name(target.name + suffix))
+
+
+def _remove(store: Path) -> None:
+    for suffix in _SUFFIXES:
+        store.with_name(store.name + suffix).unlink(missing_ok=True)
 
 
 def _epoch_of(store: Path, now_s: float) -> int:
