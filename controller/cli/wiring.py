@@ -160,8 +160,8 @@ class Wiring:
 
     @contextlib.asynccontextmanager
     async def observer(self, deadlines: Deadlines | None = None) -> AsyncIterator[Controller]:
-        """As `observing`, with a fleet of its own."""
-        async with self.fleet(deadlines) as fleet:
+        """As `observing`, with a fleet of its own, which installs nothing on hosts."""
+        async with self.fleet(deadlines, deploy=False) as fleet:
             yield self.observing(fleet)
 
     @contextlib.asynccontextmanager

@@ -238,6 +238,16 @@ def test_while_another_controller_works_a_wait_counts_on_hosts_that_are_no_nodes
         assert (code, "no node" in told) == (3, False)
 
 
+def test_a_plan_installs_nothing_on_hosts(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the lock it would replace the agents that another controller, of another version, has just put there."""
+    (shell.home / "hosts.ini").write_text("node1 ansible_host=127.0.0.1 ansible_port=1\n")
+    made: list[object] = []
+    monkeypatch.setattr("controller.act.bootstrap.AgentDeployer", lambda *given: made.append(given))
+    code, out, _ = shell("plan", "-i", "hosts.ini")
+    assert (code, "node1 gives no report" in out) == (0, True)
+    assert made == []
+
+
 def test_a_command_that_waits_for_another_controller_goes_on_alone_when_that_one_ends(shell: Shell) -> None:
     (shell.home / "hosts.ini").write_text("node1 ansible_host=127.0.0.1 ansible_port=1\n")
     store = shell.store()
