@@ -127,12 +127,15 @@ class AgentNotUp(HostNotReady):
     """The agent that was pushed did not answer; what push_all decides on."""
 
 
-async def forget(session: Session, request: ForgetRequest | None, *, rootless: bool = False, timeout_s: float) -> None:
+async def forget(
+    session: Session, request: ForgetRequest | None, *, cluster: str = "", rootless: bool = False, timeout_s: float
+) -> None:
     """Takes everything of ours off the host: pods, units, agent, state, network. Linger of a rootless agent's user stays as it is.
 
     Args:
         request: who asks; the agent stops its pods first, each with its grace. None, for a host without a working agent: they are
             removed without it.
+        cluster: whose host it is; where another one's containers are, which need this agent and its files, nothing is removed. "": any.
     Raises AgentRefused (another cluster's), HostNotReady (what could not be removed), HostUnreachable.
     """
     if request is not None:
@@ -141,8 +144,11 @@ async def forget(session: Session, request: ForgetRequest | None, *, rootless: b
             await client.forget(request, timeout_s)
         finally:
             client.close()
-    done = await session.run(removal(rootless), become=not rootless, timeout_s=REMOVE_TIMEOUT_S)
+    done = await session.run(removal(rootless, cluster), become=not rootless, timeout_s=REMOVE_TIMEOUT_S)
     left = done.stdout.decode("utf-8", "replace").split()
+    if left and left[0] == _THEIRS:
+        names = printable(", ".join(left[1:]), 200)
+        raise HostNotReady(session.host_name, f"nothing is removed: these containers are of another cluster: {names}")
     if left or done.exit_code != 0:
         said = printable(done.stderr)
         raise HostNotReady(
@@ -229,9 +235,13 @@ def _quoted(path: str) -> str:
 # ---- forget ---------------------------------------------------------------------------------------------------------
 
 
-def removal(rootless: bool) -> str:
+def removal(rootless: bool, cluster: str = "") -> str:
     """The script that takes all of ours off a host. It prints what is left, nothing when all is gone."""
-    return (_OF_USER if rootless else _OF_ROOT) + _REMOVE.replace("{unmount}", _quoted(_UNMOUNT))
+    whose = f"cluster={_quoted(cluster)} theirs={_THEIRS}\n"
+    return (_OF_USER if rootless else _OF_ROOT) + whose + _REMOVE.replace("{unmount}", _quoted(_UNMOUNT))
+
+
+_THEIRS = "theirs:"  # said first, before the names of another cluster's containers
 
 
 _OF_ROOT = """systemctl=systemctl units_in=/etc/systemd/system state=/var/lib/sshoal run=/run/sshoal inside=
@@ -247,6 +257,12 @@ command -v podman >/dev/null && inside='podman unshare'
 _REMOVE = """PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 exec 3>&1 1>&2
 units='sshoal-agent.service sshoal-podman.service'
+if [ -n "$cluster" ] && command -v podman >/dev/null; then
+    all=$(podman ps --all --filter label=sshoal.dev/cluster --format '{{.Names}}')
+    ours=$(podman ps --all --filter "label=sshoal.dev/cluster=$cluster" --format '{{.Names}}')
+    others=$(printf '%s\n' "$all" | grep -vxF -e "$ours")
+    [ -z "$others" ] || { echo "$theirs" "$others" >&3; exit 0; }
+fi
 if [ -d /run/systemd/system ]; then
     $systemctl disable --now sshoal-agent.service 2>/dev/null # first: it would start its pods again
 fi

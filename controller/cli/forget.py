@@ -101,18 +101,18 @@ async def _ask_agent_then_remove(wiring: Wiring, session: Session, host: Host) -
     from nodeagent import protocol
     from nodeagent.protocol import ForgetRequest
 
-    rootless = host.connection.rootless
-    request = ForgetRequest(wiring.store.cluster_id, wiring.store.take_epoch())
+    rootless, cluster = host.connection.rootless, wiring.store.cluster_id
+    request = ForgetRequest(cluster, wiring.store.take_epoch())
     try:
-        await bootstrap.forget(session, request, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
+        await bootstrap.forget(session, request, cluster=cluster, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
     except AgentRefused as error:
         if error.code not in (protocol.FAILED_CODE, protocol.UNKNOWN_VERB):
             # It may, but does not obey this store: another cluster's, an older one, a copy. Going round it would go round the epoch.
             raise AgentRefused(error.host, error.code, error.problem, hint=error.hint or _OF_ANOTHER) from None
-        await bootstrap.forget(session, None, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
+        await bootstrap.forget(session, None, cluster=cluster, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
     except HostNotReady:  # no agent answers: its things are removed without it
-        await _require_ours(session, host, request.cluster)
-        await bootstrap.forget(session, None, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
+        await _require_ours(session, host, cluster)
+        await bootstrap.forget(session, None, cluster=cluster, rootless=rootless, timeout_s=_FORGET_TIMEOUT_S)
 
 
 async def _require_ours(session: Session, host: Host, cluster: str) -> None:
