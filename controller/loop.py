@@ -236,9 +236,12 @@ class Controller:
 
         async def ask_one(ask: Ask) -> Answer:
             why = ""
-            for node in ask.nodes:
-                sealed = self._store.sealed_secrets(ask.secrets)
+            sealed = self._store.sealed_secrets(ask.secrets)
+            try:
                 secrets = [self._sealer.unseal(name, digest, data) for name, (digest, data) in sealed.items()]
+            except StoreError as error:
+                return Answer("", error.message)
+            for node in ask.nodes:
                 try:
                     return Answer(await self._fleet.resolve(node, ResolveRequest(ask.image, tuple(secrets))))
                 except HostError as error:
@@ -291,6 +294,10 @@ class Controller:
                 )
             except HostError as error:
                 return error.problem
+            except (
+                StoreError
+            ) as error:  # a secret that cannot be read: who waits for it is told of, the others get their orders
+                return error.message
             return ""
 
         pushed = dict(zip(serials, await asyncio.gather(*map(push_one, serials)), strict=True))

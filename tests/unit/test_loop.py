@@ -232,6 +232,32 @@ def test_the_intent_is_stored_before_an_agent_hears_of_it(play: Callable[[Body],
     play(body)
 
 
+def test_a_secret_that_cannot_be_opened_is_told_of_the_hosts_that_wait_for_it_and_stops_nothing_else(
+    play: Callable[[Body], None],
+) -> None:
+    """Its key was lost. The pass goes on, and other orders are given."""
+
+    async def body(run: Run) -> None:
+        run.world.apply("web", 1, "app:1")
+        await run.converge()
+        [first] = [name for name, host in run.world.hosts.items() if host.podman.running()]
+        run.world.cordon(first, True)
+        run.world.scale("web", 2)
+        another_key = Sealer(b"x" * 32)
+        controller = Controller(
+            run.store, run.fleet, another_key, lambda: run.world.inventory, run.world.now, Settings(period_s=10.0)
+        )
+        done = await controller.settle(30.0)
+        assert [why for why in done.pushed.values() if why] == [
+            "secret default/login cannot be unsealed with this context's key"
+        ]
+        run.world.scale("web", 0)
+        await controller.settle(30.0)
+        assert run.running == 0
+
+    play(body)
+
+
 def test_a_silent_host_is_told_in_the_pass_and_stops_nothing_else(play: Callable[[Body], None]) -> None:
     async def body(run: Run) -> None:
         run.world.apply("web", 4, "app:1")
