@@ -71,7 +71,8 @@ class _Budget:
 
     def __init__(self, world: World, now: Moment) -> None:
         nodes = world.nodes.values()
-        ages = [now.since(node.given_up) for node in nodes if node.given_up is not None]
+        given_up = [node.given_up for node in nodes if node.given_up is not None]
+        ages = [now.since(moment) for moment in given_up if not now.seems_before(moment)]
         recent = [age for age in ages if age < GIVE_UP_WINDOW_S]
         self.left = max(1, int(world.cluster.settings.give_up_fraction * len(nodes))) - len(recent)
         self.wait_s = GIVE_UP_WINDOW_S - max(recent, default=0.0)

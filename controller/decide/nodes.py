@@ -249,8 +249,8 @@ def _absence(node: Node, look: _Look) -> Change | None:
         return None
     name, now, missing = node.meta.name, look.now, node.missing
     step_s = max(look.settings.period_s, _REFRESH_S_MIN)
-    if missing is None or now.since(missing.latest) > 3 * step_s:
-        # A long gap means that the controller itself was away: it knows nothing of the time between.
+    if missing is None or now.since(missing.latest) > 3 * step_s or now.seems_before(missing.latest):
+        # A long gap, or one of unknown length, means that the controller itself was away: it knows nothing of the time between.
         first = Missing(now, now, 1, sighting.kind, sighting.why)
         return Change(
             "update", replace(node, missing=first), f"{name} does not answer: {sighting.why}", "NodeUnseen", True

@@ -47,6 +47,10 @@ class Moment:
             return max(0.0, self.boottime_s - earlier.boottime_s)
         return max(0.0, self.wall_s - earlier.wall_s)
 
+    def seems_before(self, earlier: Moment) -> bool:
+        """Whether a clock that was set back over a reboot hides how long ago `earlier` was: `since` says 0 until it has caught up."""
+        return self.boot_id != earlier.boot_id and self.wall_s < earlier.wall_s
+
 
 # ---- records: what the store holds --------------------------------------------------------------------------------------
 

@@ -265,6 +265,27 @@ def test_nodes_are_given_up_one_a_minute_in_a_small_cluster() -> None:
     assert evicted == [300, 360, 420]
 
 
+class _Rebooted(Agents):
+    """Their controller was booted again: what was stored before is compared by wall clock only."""
+
+    @property
+    def now(self) -> Moment:
+        return moment(self.seconds, "a later boot")
+
+
+@pytest.mark.parametrize("before_s", [60, 360], ids=["missing twice", "given up"])
+def test_a_controller_whose_clock_was_a_day_ahead_before_it_was_booted_again_goes_on_at_once(before_s: int) -> None:
+    """By that clock nothing of what was stored has happened yet: a silence is counted anew, and nothing counts as having just been done."""
+    agents = _running(4, deployment(replicas=4))
+    agents.down = {"n1"}
+    _steps(agents, until_s=before_s)
+    agents = _Rebooted(**vars(agents))
+    agents.seconds -= 86400
+    agents.down = {"n1", "n2"} if before_s > 300 else {"n1"}
+    evicted = [at_s for at_s, plan in _steps(agents, until_s=900) if _verbs(plan, "evict")]
+    assert evicted == [300]
+
+
 def test_a_node_that_is_confirmed_dead_is_given_up_at_once_even_under_the_brake() -> None:
     agents = _running(3, deployment(replicas=3))
     agents.down = {"n1", "n2", "n3"}
