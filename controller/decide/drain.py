@@ -106,7 +106,7 @@ def _step(world: World, node: Node, view: NodeView, budgets: Budgets, now: Momen
         return Draining(
             (Change("update", done, f"node {name} is drained: nothing is left to leave", "NodeDrained"),), ()
         )
-    if not view.may_push:
+    if not view.may_push and view.state != "Dead":  # where nothing runs, nobody has to be asked
         return Draining((), (f"node {name}: is drained when it answers again: {view.why or view.state}",))
     changes: list[Change] = []
     waiting: list[str] = []

@@ -140,14 +140,15 @@ def test_a_silent_node_whose_pods_were_replaced_is_not_drained_while_they_may_ru
     assert (on(agents.world, "n1"), agents.world.nodes["n1"].drain) == ([], None)
 
 
-def test_a_node_that_is_confirmed_dead_is_drained() -> None:
-    agents = settled(deployment())
+def test_a_node_that_is_confirmed_dead_is_drained_without_an_answer() -> None:
+    agents = settled(deployment(), bare_pod(nodeName="n1"))
     agents.down = {"n1"}
     agents.step()
     agents.world = changed(agents.world, verbs.confirm_dead(agents.world.nodes["n1"], "powered-off"))
-    drain(agents, "n1")
+    drain(agents, "n1", force=True)
     agents.settle(60)
     assert agents.world.nodes["n1"].drain is None
+    assert "lonely" not in on(agents.world, "n1")
 
 
 def test_uncordon_ends_a_drain_and_what_was_made_for_it_goes() -> None:
