@@ -146,7 +146,13 @@ class Controller:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + budget_s
         while True:
-            done = await self.one_pass()
+            try:
+                done = await self.one_pass()
+            except StoreConflict:  # users were quicker each time: that ends no command that waits
+                if loop.time() >= end_s:
+                    raise
+                await asyncio.sleep(_COALESCE_MAX_S)
+                continue
             watcher(done)
             remaining_s = end_s - loop.time()
             if until(done) or remaining_s <= 0:

@@ -423,6 +423,25 @@ def test_a_pod_that_its_host_may_still_hear_of_is_not_taken_for_stopped(play: Ca
     play(body)
 
 
+def test_a_user_who_changes_what_a_pass_decides_on_again_and_again_ends_no_settling(
+    play: Callable[[Body], None],
+) -> None:
+    async def body(run: Run) -> None:
+        run.world.apply("web", 2, "app:1")
+        replicas = iter([3, 4] * 10)
+
+        def scaled_meanwhile() -> Moment:
+            if (wanted := next(replicas, 0)) != 0:
+                run.world.scale("web", wanted)
+            return run.world.now()
+
+        done = await run.another(run.store, scaled_meanwhile).settle(60.0)
+        assert done.settled
+        assert run.running == 4
+
+    play(body)
+
+
 def test_watch_notices_a_users_change_long_before_its_period_is_over(play: Callable[[Body], None]) -> None:
     async def body(run: Run) -> None:
         await run.converge()
