@@ -28,6 +28,7 @@ from controller.model.cluster import (
 from controller.model.errors import ManifestError, NotFound, UsageError
 from controller.model.identity import child_uid, content_hash, template_hash
 from controller.model.plan import POLICIES, Change
+from controller.model.quantity import REPLICAS_MAX
 
 if TYPE_CHECKING:  # the first brings pydantic, which commands that only look should not wait for
     from controller.model.manifest import Manifest
@@ -138,6 +139,8 @@ def scale(world: World, record: Record, replicas: int) -> tuple[Change, ...]:
     because = f"{record.meta.kind.lower()} {record.meta.key} is scaled to {replicas}"
     if replicas < 0:
         raise UsageError(f"replicas must be 0 or more, not {replicas}")
+    if replicas > REPLICAS_MAX:
+        raise UsageError(f"replicas must be {REPLICAS_MAX:,} or less, not {replicas:,}")
     match record:
         case Deployment():
             _refuse_deleting(record)

@@ -11,6 +11,7 @@ import re
 from fractions import Fraction
 
 LARGEST = 2**63 - 1  # Kubernetes' own bound
+REPLICAS_MAX = 100_000  # of a workload, ours: a pass over more takes so long that all other workloads wait
 
 _LONGEST_TEXT = 64  # digits beyond this carry no meaning, and reading a number of 5,000 digits costs real time
 _SUFFIXES = {

@@ -285,6 +285,7 @@ def test_bad_pod(path: str, value: Any, message: str) -> None:
 
 
 DEPLOYMENT_TABLE: list[tuple[str, Any, str]] = [
+    ("spec/replicas", 100_001, "spec.replicas: must be at most 100000"),
     ("spec/replica", 3, "spec.replica: unknown field 'replica': did you mean 'replicas'?"),
     ("spec/replicas", -1, "spec.replicas: must be at least 0"),
     ("spec/replicas", "3", "spec.replicas: must be a whole number, not a text"),
@@ -381,7 +382,7 @@ JOB_TABLE: list[tuple[str, Any, str]] = [
     (f"{RULES}/0", {"action": "Count", "onExitCodes": {"operator": "In", "values": [3, 1]}}, f"{SHOWN_RULES}[0].onExitCodes.values: must be in rising order"),
     (f"{RULES}/0", {"action": "Count", "onExitCodes": {"operator": "In", "values": [*range(1, 257)]}}, f"{SHOWN_RULES}[0].onExitCodes.values: must be at most 255 numbers"),
     (f"{RULES}/0", {"action": "Count", "onPodConditions": [{"type": f"T{n}"} for n in range(21)]}, f"{SHOWN_RULES}[0].onPodConditions: must be at most 20 conditions"),
-    ("spec", {**JOB["spec"], "completionMode": "Indexed", "completions": 10, "parallelism": 100001}, "spec.parallelism: must be at most 100000 when completionMode is Indexed"),
+    ("spec", {**JOB["spec"], "completionMode": "Indexed", "completions": 10, "parallelism": 100001}, "spec.parallelism: must be at most 100000"),
 ]  # fmt: skip
 
 

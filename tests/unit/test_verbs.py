@@ -260,6 +260,13 @@ def test_scaling_to_the_present_number_changes_nothing() -> None:
     assert verbs.scale(world(bare), bare, 2) == ()
 
 
+@pytest.mark.parametrize("replicas", [-1, 100_001])
+def test_a_slip_of_the_finger_is_no_number_of_replicas(replicas: int) -> None:
+    web_ = deployment("web", 3)
+    with pytest.raises(UsageError, match="replicas must be"):
+        verbs.scale(world(web_), web_, replicas)
+
+
 def test_a_replica_set_of_its_own_can_be_scaled_one_of_a_deployment_cannot() -> None:
     bare = replica_set(replicas=2)
     (change,) = verbs.scale(world(bare), bare, 4)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from controller.model.kinds.meta import DnsLabel, DnsSubdomain, Model, Object, ObjectMeta, Quantity
+from controller.model.quantity import REPLICAS_MAX
 
 AtLeastOne = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 Resource = Literal["cpu", "memory"]
@@ -109,7 +110,7 @@ _CPU_80 = MetricSpec(
 class HorizontalPodAutoscalerSpec(Model):
     scale_target_ref: CrossVersionObjectReference
     min_replicas: AtLeastOne = 1
-    max_replicas: AtLeastOne
+    max_replicas: Annotated[AtLeastOne, Field(le=REPLICAS_MAX)]
     metrics: tuple[MetricSpec, ...] = ()
     behavior: HorizontalPodAutoscalerBehavior = HorizontalPodAutoscalerBehavior()
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from controller.model.kinds.meta import Bool, Count, Model, Object, ObjectMeta, Seconds, TemplateMeta
+from controller.model.kinds.meta import Bool, Count, Model, Object, ObjectMeta, Replicas, Seconds, TemplateMeta
 from controller.model.kinds.pod import PodTemplateSpec
 
 NO_LIMIT = 2**31 - 1
@@ -52,7 +52,7 @@ def _replacement_of(fields: dict[str, Any]) -> Literal["TerminatingOrFailed", "F
 
 class JobSpec(Model):
     template: PodTemplateSpec
-    parallelism: Count | None = None
+    parallelism: Replicas | None = None
     completions: Count | None = None
     completion_mode: Literal["NonIndexed", "Indexed"] = "NonIndexed"
     backoff_limit_per_index: Count | None = None

@@ -61,8 +61,6 @@ def job_problems(spec: JobSpec, at: Path, check_pod_spec: CheckPodSpec) -> Itera
         yield (*at, "completions"), "is required when completionMode is Indexed"
     if indexed and (spec.completions or 0) > _INDEXES_MAX:
         yield (*at, "completions"), f"must be at most {_INDEXES_MAX} when completionMode is Indexed"
-    if indexed and (spec.parallelism or 0) > _INDEXES_MAX:
-        yield (*at, "parallelism"), f"must be at most {_INDEXES_MAX} when completionMode is Indexed"
     if spec.backoff_limit_per_index is not None:
         if not indexed:
             yield (*at, "backoffLimitPerIndex"), "may only be set when completionMode is Indexed"

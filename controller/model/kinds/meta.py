@@ -160,6 +160,7 @@ def shown(text: str) -> str:
 
 Bool = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]
+Replicas = Annotated[int, Strict(), Field(ge=0, le=quantity.REPLICAS_MAX)]
 Seconds = Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]
 Id = Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]
 Mode = Annotated[int, Strict(), Field(ge=0, le=0o777)]

@@ -6,7 +6,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from controller.model.kinds.meta import Count, LabelSelector, Model, Object, ObjectMeta, PercentOrCount, Seconds
+from controller.model.kinds.meta import (
+    Count,
+    LabelSelector,
+    Model,
+    Object,
+    ObjectMeta,
+    PercentOrCount,
+    Replicas,
+    Seconds,
+)
 from controller.model.kinds.pod import PodTemplateSpec
 from controller.model.kinds.storage import PersistentVolumeClaimTemplate
 from controller.model.kinds.workloads import scaled
@@ -85,7 +94,7 @@ class StatefulSetOrdinals(Model):
 class StatefulSetSpec(Model):
     selector: LabelSelector
     template: PodTemplateSpec
-    replicas: Count = 1
+    replicas: Replicas = 1
     service_name: str = ""
     pod_management_policy: Literal["OrderedReady", "Parallel"] = "OrderedReady"
     update_strategy: StatefulSetUpdateStrategy = StatefulSetUpdateStrategy()

@@ -6,14 +6,24 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from controller.model.kinds.meta import Bool, Count, LabelSelector, Model, Object, ObjectMeta, PercentOrCount, Seconds
+from controller.model.kinds.meta import (
+    Bool,
+    Count,
+    LabelSelector,
+    Model,
+    Object,
+    ObjectMeta,
+    PercentOrCount,
+    Replicas,
+    Seconds,
+)
 from controller.model.kinds.pod import PodTemplateSpec
 
 
 class ReplicaSetSpec(Model):
     selector: LabelSelector
     template: PodTemplateSpec
-    replicas: Count = 1
+    replicas: Replicas = 1
     min_ready_seconds: Seconds = 0
 
 
@@ -53,7 +63,7 @@ class DeploymentStrategy(Model):
 class DeploymentSpec(Model):
     selector: LabelSelector
     template: PodTemplateSpec
-    replicas: Count = 1
+    replicas: Replicas = 1
     strategy: DeploymentStrategy = DeploymentStrategy()
     min_ready_seconds: Seconds = 0
     progress_deadline_seconds: Seconds = 600
