@@ -192,9 +192,8 @@ class Controller:
         }
 
     def _hosts(self, records: Records) -> dict[str, Host]:
-        """The inventory, reread, plus orphaned nodes at the address they were last known by."""
-        inventory = self._inventory()
-        hosts = dict(inventory.hosts)
+        """The inventory's nodes, reread, plus orphaned nodes at the address they were last known by."""
+        hosts = self._inventory().nodes
         for name, node in records.nodes.items():
             if name not in hosts:
                 hosts[name] = remembered_host(node)

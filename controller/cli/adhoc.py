@@ -49,7 +49,7 @@ def run(
         raise UsageError("which command?", hint=f"sshoal run {pattern} -- uptime")
     order = Order(script_of(words), become, duration_s(timeout), parallel)
     wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
-    hosts = wiring.select(pattern)
+    hosts = wiring.select(pattern, others=True)
     with wiring.noted(*(f"Host {host.name}" for host in hosts)) as noted:
         code = run_until_interrupted(run_on_hosts(wiring, hosts, order))
         noted.outcome = f"exit code {code}"

@@ -180,9 +180,9 @@ class Carry:
 
     @cached_property
     def _hosts(self) -> Mapping[str, Host]:
-        """Of the inventory; none where it cannot be read, which the active controller tells."""
+        """The inventory's nodes; none where it cannot be read, which the active controller tells."""
         try:
-            return self.wiring.inventory().hosts
+            return self.wiring.inventory().nodes
         except UsageError:
             return {}
 

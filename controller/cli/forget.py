@@ -129,4 +129,4 @@ def _source(wiring: Wiring, name: str) -> str:
     if not wiring.context.inventory:
         return ""
     host = wiring.inventory().hosts.get(name)
-    return host.source if host is not None else ""
+    return host.source if host is not None and host.is_node else ""

@@ -94,7 +94,7 @@ def node_trust(
     from controller.cli.wiring import Wiring
 
     wiring = Wiring.of(context_dir, inventory)
-    hosts = wiring.select(pattern)
+    hosts = wiring.select(pattern, others=True)  # jump hosts too
     with wiring.noted(*(f"Host {host.name}" for host in hosts)) as noted:
         failed = run(trust(wiring, hosts, yes=yes, replace=replace))
         if failed:
@@ -327,8 +327,11 @@ def _host(inventory: Inventory, name: str) -> Host:
     """Raises NotFound."""
     from controller.model.errors import NotFound
 
-    if name not in inventory.hosts:
-        raise NotFound(f"there is no host {name!r} in the inventory", hint="sshoal inventory graph shows what is there")
+    if name not in inventory.hosts or not inventory.hosts[name].is_node:
+        word = "host" if name not in inventory.hosts else "node"
+        raise NotFound(
+            f"there is no {word} {name!r} in the inventory", hint="sshoal inventory graph shows what is there"
+        )
     return inventory.hosts[name]
 
 

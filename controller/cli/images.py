@@ -39,12 +39,11 @@ def image_push(
         sshoal image push web.tar.gz --nodes 'web:!db'
     """
     from controller.act.imagefile import opened
-    from controller.act.inventory import read_pattern
     from controller.cli.push import push, remember
     from controller.cli.wiring import Wiring
 
     wiring = Wiring.of(context_dir, inventory)
-    hosts = wiring.inventory().select(read_pattern(nodes))
+    hosts = wiring.select(nodes)
     with opened(image) as images, wiring.noted(f"Image {image}", *(f"Node {host.name}" for host in hosts)) as noted:
         outcomes = run(push(wiring, hosts, images))
         remember(wiring, images, outcomes)
@@ -76,7 +75,6 @@ def image_list(
     """
     from dataclasses import asdict
 
-    from controller.act.inventory import read_pattern
     from controller.cli.imagelist import image_row, images_of
     from controller.cli.output import check_output, document, emit, is_document, table
     from controller.cli.scene import looking
@@ -85,7 +83,7 @@ def image_list(
 
     check_output(output)
     wiring = Wiring.of(context_dir, inventory)
-    chosen = {host.name for host in wiring.inventory().select(read_pattern(nodes))}
+    chosen = {host.name for host in wiring.select(nodes)}
 
     async def look_once() -> Scene:
         async with looking(wiring) as look:

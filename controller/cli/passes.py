@@ -188,7 +188,7 @@ def watch(
                 url = await stack.enter_async_context(listening(metrics_listen, meter))
                 watchers.append(meter.passed)
                 log.say(Line("info", "Listening", f"metrics at {url}", f"metrics at {url}", {"url": url}))
-            nodes = len(wiring.inventory().hosts)
+            nodes = len(wiring.inventory().nodes)
             told = f"watching {nodes} hosts every {period_s:g} s; Ctrl-C ends it, the hosts go on"
             log.say(Line("info", "Started", told, told))
 

@@ -171,6 +171,6 @@ def host_of(wiring: Wiring, node: Node) -> Host:
         raise HostError(name, f"it is quarantined: {node.quarantined}")
     if wiring.context.inventory:
         host = wiring.inventory().hosts.get(name)
-        if host is not None:
+        if host is not None and host.is_node:
             return host
     return remembered_host(node)

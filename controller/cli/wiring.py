@@ -88,14 +88,25 @@ class Wiring:
             self.context.inventory_sources(), allow_executables=self.allow_executables, vault=self._vault_keys
         )
 
-    def select(self, pattern: str) -> Sequence[Host]:
-        """The inventory's hosts that a pattern names. Raises NotFound when there are none."""
+    def select(self, pattern: str, *, others: bool = False) -> Sequence[Host]:
+        """The inventory's nodes that a pattern names. Raises NotFound when there are none.
+
+        Args:
+            others: also hosts that are no nodes and can be reached by SSH.
+        """
         from controller.act.inventory import read_pattern
         from controller.model.errors import NotFound
+        from controller.model.inventory_connection import has_other_means
 
-        hosts = self.inventory().select(read_pattern(pattern))
-        if not hosts:
+        named = self.inventory().select(read_pattern(pattern))
+        hosts = [host for host in named if host.is_node or (others and not has_other_means(host))]
+        if not named:
             raise NotFound(f"no host matches {pattern!r}", hint="sshoal inventory graph shows what is there")
+        if not hosts:
+            raise NotFound(
+                f"no host that {pattern!r} matches is a node",
+                hint="sshoal_node or ansible_connection says so: docs/inventory.md",
+            )
         return hosts
 
     def world(self) -> World:
@@ -176,7 +187,7 @@ class Wiring:
             async with self.fleet(deadlines) as fleet:
                 from controller.act.transports import load_transports
 
-                hosts = self.inventory().hosts
+                hosts = self.inventory().nodes
                 # Before the thread: side by side, either import would take as long as both
                 load_transports(hosts.values())
                 fleet.begin(hosts)

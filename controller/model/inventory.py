@@ -20,6 +20,7 @@ from controller.model.errors import InventoryError
 LABEL_PREFIX_GROUP = "sshoal.dev/group-"
 LABEL_ROOTLESS = "sshoal.dev/rootless"
 ROOTLESS = "sshoal_rootless"  # the variable
+NODE = "sshoal_node"  # the variable
 DEFAULT_CONNECT_TIMEOUT_S = 10.0
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
@@ -133,6 +134,15 @@ class Host:
 
         return inventory_connection.read(self)
 
+    @cached_property
+    def is_node(self) -> bool:
+        """Whether it is one of the cluster's nodes: unless `sshoal_node` says no, or Ansible reaches it by other means than SSH."""
+        if NODE not in self.vars and "ansible_connection" not in self.vars:
+            return True
+        from controller.model import inventory_connection
+
+        return inventory_connection.is_node(self)
+
     @property
     def labels(self) -> dict[str, str]:
         """`sshoal.dev/group-<name>: "true"` for each group, `sshoal.dev/rootless`, then the host's `node_labels`. Raises InventoryError."""
@@ -221,6 +231,11 @@ class Inventory:
     hosts: Mapping[str, Host]
     groups: Mapping[str, Group]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> dict[str, Host]:
+        """Those of `hosts` that are nodes, in inventory order. Raises InventoryError for a host that says neither yes nor no."""
+        return {name: host for name, host in self.hosts.items() if host.is_node}
 
     def select(self, pattern: str) -> tuple[Host, ...]:
         """Hosts that an Ansible pattern names: `web:&prod:!db[0:2]`, `a,b*`, `~regex`. Each once.

@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from controller.model.inventory import DEFAULT_CONNECT_TIMEOUT_S, ROOTLESS, Connection, Host, Secret, Unsafe, VaultText
+from controller.model.inventory import (
+    DEFAULT_CONNECT_TIMEOUT_S,
+    NODE,
+    ROOTLESS,
+    Connection,
+    Host,
+    Secret,
+    Unsafe,
+    VaultText,
+)
 
 DEFAULT_PYTHON = "/usr/bin/python3"
 CONNECT_TIMEOUT_MAX_S = 600.0
@@ -26,6 +35,13 @@ _KINDS: Mapping[str, Literal["ssh", "paramiko"]] = {
     "paramiko_ssh": "paramiko",
     "ansible.builtin.paramiko_ssh": "paramiko",
 }
+# Ansible's other connections: to this machine, into containers, to Windows, to network devices. Not every unknown word, since a slip
+# of the finger must not take a node out of the cluster.
+_OTHER_MEANS = {
+    "local", "chroot", "jail", "zone", "iocage", "lxc", "lxd", "incus", "libvirt_lxc", "proxmox_pct_remote", "qubes",
+    "docker", "docker_api", "podman", "buildah", "kubectl", "oc", "winrm", "psrp", "aws_ssm", "vmware_tools",
+    "network_cli", "netconf", "httpapi", "napalm", "saltstack", "funcd",
+}  # fmt: skip
 _TRUE = {"true", "yes", "on", "1", "y", "t", "1.0"}
 _FALSE = {"false", "no", "off", "0", "n", "f", "0.0", ""}
 
@@ -37,6 +53,16 @@ _UNPRINTABLE = r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udf
 
 # Options of ssh that change nothing for us: connections are kept anyway, and host keys are always checked.
 _SSH_OPTIONS_WITHOUT_EFFECT = {"controlmaster", "controlpersist", "controlpath"}
+
+
+def is_node(host: Host) -> bool:
+    """Whether sshoal runs pods there. Raises InventoryError when `sshoal_node` is neither yes nor no."""
+    return _Variables(host).boolean(NODE) if NODE in host.vars else not has_other_means(host)
+
+
+def has_other_means(host: Host) -> bool:
+    """Whether Ansible reaches the host without SSH."""
+    return (_Variables(host).text("ansible_connection") or "").rpartition(".")[2] in _OTHER_MEANS
 
 
 def read(host: Host) -> Connection:
@@ -80,7 +106,7 @@ def _kind(host: Host, name: str) -> Literal["ssh", "paramiko"]:
         raise host.error(
             "ansible_connection",
             f"{name!r} is not supported: sshoal reaches hosts by ssh or paramiko",
-            hint="take the host out of this inventory, or reach the same machine by ssh",
+            hint="reach it by ssh, or say that it is no node (sshoal_node: false)",
         )
     return _KINDS[name]
 

@@ -85,9 +85,17 @@ def test_bytes_that_are_no_text_go_there_as_they_were_typed(hosts: Shell) -> Non
 
 def test_nothing_is_run_anywhere_while_the_inventory_is_wrong_about_a_host(hosts: Shell) -> None:
     with (hosts.home / "hosts.ini").open("a") as file:
-        file.write("[later]\nlast ansible_connection=local\n")
+        file.write("[later]\nlast ansible_port=none\n")
     code, out, err = run(hosts, "--parallel", "1", "up:later", "--", "echo here")
-    assert (code, out, "last.ansible_connection" in err) == (2, [], True)
+    assert (code, out, "last.ansible_port" in err) == (2, [], True)
+
+
+def test_a_host_that_is_no_node_runs_commands_where_ssh_leads_there(hosts: Shell) -> None:
+    with (hosts.home / "hosts.ini").open("a") as file:
+        file.write("[odd]\na sshoal_node=no\nhere ansible_connection=local\n")
+    assert run(hosts, "odd", "--", "echo here")[:2] == (0, ["a | here"])
+    code, _, err = run(hosts, "here", "--", "echo here")
+    assert (code, "no host that 'here' matches is a node" in err) == (2, True)
 
 
 def test_a_password_in_a_vault_that_does_not_open_stops_no_other_host(hosts: Shell) -> None:

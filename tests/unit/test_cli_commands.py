@@ -420,6 +420,19 @@ def test_explain_tells_each_nodes_verdict_and_that_a_host_was_not_seen(silent: S
     assert (code, json.loads(out)["nodes"][0]["fits"]) == (4, False)
 
 
+def test_hosts_that_are_no_nodes_are_not_asked(silent: Shell) -> None:
+    """Ansible's inventories have this machine, jump hosts and network devices too."""
+    with (silent.home / "hosts.ini").open("a") as file:
+        file.write("localhost ansible_connection=local\n[jump]\nbastion sshoal_node=no\n")
+    code, out, err = silent("plan", "-i", "hosts.ini")
+    assert code == 0
+    assert "node1" in out + err
+    assert "localhost" not in out + err
+    assert "bastion" not in out + err
+    code, _, err = silent("node", "check", "jump", "-i", "hosts.ini")
+    assert (code, "no host that 'jump' matches is a node" in err) == (2, True)
+
+
 def test_explain_is_about_pods_that_exist(silent: Shell) -> None:
     assert silent("explain", "deployment/web", "-i", "hosts.ini")[0] == 2
     code, _, err = silent("explain", "deployment.spec.replicas", "-i", "hosts.ini")

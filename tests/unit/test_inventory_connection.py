@@ -237,10 +237,39 @@ def test_a_bad_taint_is_refused(taints: object) -> None:
         _ = host(node_taints=taints).taints
 
 
-def test_a_host_that_cannot_be_reached_by_ssh_spoils_only_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("variables", "is_node"),
+    [
+        ({}, True),
+        ({"ansible_connection": "ssh"}, True),
+        ({"ansible_connection": "ansible.builtin.paramiko_ssh"}, True),
+        ({"ansible_connection": "shh"}, True),  # an error once it is used: it must not take a node out
+        ({"ansible_connection": "local"}, False),
+        ({"ansible_connection": "ansible.netcommon.network_cli"}, False),
+        ({"ansible_connection": "{{ how }}", "how": "winrm"}, False),
+        ({"ansible_connection": "local", "sshoal_node": True}, True),
+        ({"sshoal_node": "no"}, False),
+        ({"sshoal_node": "{{ yes }}", "yes": "yes"}, True),
+    ],
+)
+def test_a_host_is_a_node_unless_it_says_no_or_ssh_does_not_lead_there(
+    variables: dict[str, Any], is_node: bool
+) -> None:
+    assert host(**variables).is_node == is_node
+
+
+def test_a_host_says_yes_or_no_to_being_a_node() -> None:
+    with pytest.raises(
+        InventoryError, match=r"hosts\.ini:7: web1\.example\.org\.sshoal_node: 'maybe' is neither yes nor no"
+    ):
+        _ = host(sshoal_node="maybe").is_node
+
+
+def test_a_host_that_cannot_be_reached_by_ssh_is_no_node_and_spoils_only_itself(tmp_path: Path) -> None:
     path = tmp_path / "hosts.ini"
-    path.write_text("localhost ansible_connection=local\nweb1\n")
+    path.write_text("localhost ansible_connection=local\nweb1\n[jump]\nbastion\n[jump:vars]\nsshoal_node=no\n")
     inventory = load_inventory([str(path)])
     assert inventory.hosts["web1"].connection.address == "web1"
+    assert list(inventory.nodes) == ["web1"]
     with pytest.raises(InventoryError, match=r"hosts\.ini:1: localhost\.ansible_connection"):
         _ = inventory.hosts["localhost"].connection
