@@ -38,6 +38,7 @@ class Agents:
     pods: dict[str, dict[str, PodReport]] = field(default_factory=dict)
     wanted: dict[str, Wanted] = field(default_factory=dict)
     volumes: dict[str, dict[str, VolumeReport]] = field(default_factory=dict)  # by host and name
+    machines: dict[str, str] = field(default_factory=dict)  # which machine answers by a host's name, where that matters
     started: list[str] = field(default_factory=list)  # uids, in order: nothing may be started twice
 
     @property
@@ -69,13 +70,21 @@ class Agents:
                 self.boottime_s += plan.wake_s
         raise AssertionError(f"not settled after {steps} steps: {[change.because for change in plan.changes]}")
 
+    def exchange(self, name: str, machine: str) -> None:
+        """Another machine answers by this name from now on: nothing of ours has been there."""
+        self.machines[name] = machine
+        for told in (self.pods, self.wanted, self.volumes):
+            told.pop(name, None)
+
     def observed(self) -> World:
         """The world with what its agents say now."""
         told: dict[str, Sighting] = {}
         for name in {*self.world.hosts, *self.world.nodes}:
             reports = self.pods.get(name, {}).values()
+            machine = self.machines.get(name, "")
+            identity = {"agent": f"agent-{machine}", "host_key": f"SHA256:{machine}"} if machine else {}
             told[name] = builders.seen(
-                name, reports, boottime_s=self.boottime_s, volumes=dict(self.volumes.get(name, {}))
+                name, reports, boottime_s=self.boottime_s, volumes=dict(self.volumes.get(name, {})), **identity
             )
             if name in self.down:
                 told[name] = builders.unseen()

@@ -105,6 +105,7 @@ class _Link:
     refused: HostError | None = None  # why the last login failed, while logins pause
     refusals: int = 0  # in a row
     next_login_s: float = 0.0  # on the event loop's clock
+    host_key: str = ""  # fingerprint of the one by which the present connection was made
     newer: str = ""  # its agent speaks a newer protocol than ours: it is read and told nothing
     skew_s: float = 0.0
     installing: bool = False  # it is getting its agent, or waits for the canary
@@ -335,7 +336,7 @@ class Fleet:
         except Exception:
             await _close_session(link)
             raise
-        link.client = client
+        link.client, link.host_key = client, session.host_key
         return client
 
     async def _session(self, link: _Link) -> Session:
@@ -557,6 +558,7 @@ def _seen(link: _Link) -> Seen:
         picture.missing_secrets,
         link.skew_s,
         volumes=picture.volumes,
+        host_key=link.host_key,
     )
 
 

@@ -27,6 +27,7 @@ from paramiko.common import (
 
 from controller.act.framed_session import SIGNALS, FramedSession, Taker, Wire
 from controller.act.hops import KEEPALIVE_COUNT_MAX, KEEPALIVE_INTERVAL_S
+from controller.act.hostkeys import HostKey
 from controller.act.transport import AgentPlaces
 from controller.model.inventory import Connection
 
@@ -170,6 +171,11 @@ class ParamikoSession(FramedSession):
     def __init__(self, host_name: str, connection: Connection, link: Link, agent: AgentPlaces) -> None:
         super().__init__(host_name, connection, link.user, agent, COMMANDS_MAX)
         self._link = link
+
+    @property
+    def host_key(self) -> str:
+        key = self._link.ssh.get_remote_server_key()
+        return HostKey(key.get_name(), key.get_base64()).fingerprint
 
     @property
     def is_closed(self) -> bool:

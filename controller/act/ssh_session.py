@@ -21,6 +21,11 @@ class AsyncsshSession(FramedSession):
         self._opened = opened
 
     @property
+    def host_key(self) -> str:
+        key = self._opened.get_server_host_key()
+        return str(key.get_fingerprint()) if key is not None else ""
+
+    @property
     def is_closed(self) -> bool:
         return bool(self._opened.is_closed())
 

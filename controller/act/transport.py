@@ -70,6 +70,11 @@ class Session(Protocol):
         ...
 
     @property
+    def host_key(self) -> str:
+        """The fingerprint of the key that the host has proved to have: "SHA256:…"."""
+        ...
+
+    @property
     def is_closed(self) -> bool:
         """Whether the connection is known to have ended."""
         ...

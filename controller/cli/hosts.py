@@ -362,10 +362,11 @@ def _node(world: World, name: str) -> Node:
 
 def _silent_node(world: World, name: str) -> Node:
     """Raises NotFound; UsageError when it has answered."""
+    from controller.decide.nodes import is_taken_for_another
     from controller.model.errors import UsageError
 
     record = _node(world, name)
-    if record.missing is None:
+    if record.missing is None and not is_taken_for_another(record):
         raise UsageError(
             f"{name} answered when it was last asked: it is not dead",
             hint=f"to keep new pods away: sshoal node cordon {name}",

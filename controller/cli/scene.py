@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from controller.decide.nodes import is_replaced
 from controller.decide.owners import template_of
 from controller.decide.standing import status_word
 from controller.decide.verbs import records_of
@@ -90,7 +91,7 @@ def stored_scene(world: World, now: Moment) -> Scene:
 
 def _stored_view(node: Node) -> NodeView:
     name = node.meta.name
-    if node.quarantined:
+    if node.quarantined and not is_replaced(node):
         return NodeView(name, "Quarantined", node.quarantined)
     if node.confirmed_dead:
         return NodeView(name, "Dead", f"confirmed {node.confirmed_dead}")

@@ -89,7 +89,9 @@ def trusted(world: World, views: Mapping[str, NodeView], name: str) -> Seen | No
     """What the node said in this pass, when its word counts."""
     sighting = world.sightings.get(name)
     view = views.get(name)
-    return sighting if isinstance(sighting, Seen) and view is not None and view.state != "Quarantined" else None
+    if not isinstance(sighting, Seen) or view is None:
+        return None
+    return None if view.state in ("Quarantined", "Dead") else sighting
 
 
 # ---- who must not be used --------------------------------------------------------------------------------------------
@@ -109,6 +111,9 @@ def _barred(world: World) -> dict[str, str]:
         elif sighting.kind in ("key-changed", "refused"):
             barred[name] = sighting.why
     for name, node in world.nodes.items():
+        seen = world.sightings.get(name)
+        if isinstance(seen, Seen) and _is_another_machine(world, node, seen):
+            barred.setdefault(name, f"{ANOTHER_MACHINE} as {name}: {_OF_ANOTHER_MACHINE.format(name)}")
         # Whatever answers by that name now: two machines may have changed places in the inventory.
         if node.agent in by_agent:
             by_agent[node.agent].add(name)
@@ -118,6 +123,35 @@ def _barred(world: World) -> dict[str, str]:
                 if isinstance(world.sightings.get(name), Seen):
                     barred.setdefault(name, _two_names(world, sorted(names)))
     return barred
+
+
+ANOTHER_MACHINE = "another machine answers"
+_OF_ANOTHER_MACHINE = (
+    "give the name its address again; if this one takes the place of one that is dead, or of an earlier installation:"
+    " sshoal node confirm-dead {} --powered-off or --wiped"
+)
+
+
+def _is_another_machine(world: World, node: Node, seen: Seen) -> bool:
+    """Neither the agent nor the host's key is the one that had the node's pods, which may run on where they were.
+
+    An agent alone is another one once it has lost its state, and a key alone is another one once a person has trusted it. Of a node
+    that is confirmed dead the next machine waits until its pods have been given up.
+    """
+    if not node.host_key or seen.host_key in ("", node.host_key) or seen.agent == node.agent:
+        return False
+    return not node.confirmed_dead or any(
+        pod.node == node.meta.name and pod.meta.owner is not None and pod.lost is None for pod in world.pods.values()
+    )
+
+
+def is_replaced(node: Node) -> bool:
+    """Whether a person said that it is dead while another machine answers by its name."""
+    return bool(node.confirmed_dead) and is_taken_for_another(node)
+
+
+def is_taken_for_another(node: Node) -> bool:
+    return node.quarantined.startswith(ANOTHER_MACHINE)
 
 
 def _two_names(world: World, names: list[str]) -> str:
@@ -281,10 +315,15 @@ def _return(node: Node, look: _Look) -> Change | None:
 def _identity(node: Node, look: _Look) -> Change | None:
     """The host key vouches for the host; an agent that lost its state comes back with another UUID."""
     sighting = look.sighting
-    if not isinstance(sighting, Seen) or look.barred or sighting.agent == node.agent:
+    if not isinstance(sighting, Seen) or look.barred:
         return None
+    fresh = replace(node, agent=sighting.agent, host_key=sighting.host_key or node.host_key)
+    if fresh == node:
+        return None
+    if fresh.agent == node.agent:
+        return Change("update", fresh, f"the host key of {node.meta.name} is {fresh.host_key}", quiet=True)
     because = f"the agent on {node.meta.name} has a new identity: {sighting.agent}"
-    return Change("update", replace(node, agent=sighting.agent), because, "AgentReplaced", warning=bool(node.agent))
+    return Change("update", fresh, because, "AgentReplaced", warning=bool(node.agent))
 
 
 # ---- new nodes -----------------------------------------------------------------------------------------------------------
@@ -312,6 +351,7 @@ def _new_node(world: World, host: HostEntry, seen: Seen, subnet: str, now: Momen
         host.address,
         subnet,
         agent=seen.agent,
+        host_key=seen.host_key,
         labels=_labels(host, seen, {}),
         taints=_taints(host.taints, (), now),
         bastion=host.bastion,
@@ -337,6 +377,8 @@ def _free_subnets(world: World) -> Iterator[str]:
 
 def _view(node: Node, sighting: Seen | Unseen | None) -> NodeView:
     name = node.meta.name
+    if is_replaced(node):
+        return NodeView(name, "Dead", f"confirmed {node.confirmed_dead}")
     if node.quarantined:
         return NodeView(name, "Quarantined", node.quarantined)
     if isinstance(sighting, Seen):

@@ -271,6 +271,7 @@ class Node:
     address: str
     subnet: str
     agent: str = ""  # UUID of its agent; "" before it was first seen
+    host_key: str = ""  # fingerprint of the SSH key by which that agent was reached
     labels: Mapping[str, str] = field(default_factory=dict)  # from the inventory
     taints: tuple[Taint, ...] = ()
     bastion: str = ""
@@ -335,6 +336,7 @@ class Seen:
     skew_s: float = 0.0  # host's wall clock minus the controller's
     usage: Usage | None = None  # asked for only where somebody needs it
     volumes: Mapping[str, VolumeReport] | None = None  # by name; None: its agent has not looked yet
+    host_key: str = ""  # fingerprint of the host's SSH key, which the connection has proved: not the host's word
 
 
 @dataclass(frozen=True, slots=True)

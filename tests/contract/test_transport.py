@@ -248,6 +248,17 @@ def test_an_unknown_host_key_is_refused_with_its_fingerprint_and_what_to_do(
     asyncio.run(check())
 
 
+def test_a_session_tells_the_key_that_its_host_has_proved_to_have(start_sshd: StartSshd) -> None:
+    server = start_sshd()
+
+    async def check() -> None:
+        session = await TransportByHost(server.known_hosts()).connect(server.host())
+        assert session.host_key == server.host_key.fingerprint
+        await session.close()
+
+    asyncio.run(check())
+
+
 def test_a_changed_host_key_shows_both_fingerprints(start_sshd: StartSshd) -> None:
     server = start_sshd()
     known = server.known_hosts()

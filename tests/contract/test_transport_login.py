@@ -14,7 +14,7 @@ from controller.act.hostkeys import KnownHosts
 from controller.act.transport import AgentPlaces
 from controller.act.transports import TransportByHost
 from controller.model.errors import HostAuthFailed, HostKeyUnknown, HostNotReady
-from tests.contract.sshd import SSHD, Sshd, make_key
+from tests.contract.sshd import SSHD, Sshd, make_key, read_public_key
 from tests.contract.transports import ONLY_ASYNCSSH, ONLY_PARAMIKO, StartSshd, connected, refusal
 
 if os.geteuid() != 0 or not Path(SSHD).exists():
@@ -173,8 +173,9 @@ def test_a_host_is_trusted_through_its_certificate_authority(start_sshd: StartSs
     server, known = with_host_certificate(start_sshd, tmp_path)
 
     async def check() -> None:
-        transport = TransportByHost(known)
-        await (await transport.connect(server.host())).close()
+        session = await TransportByHost(known).connect(server.host())
+        assert session.host_key == read_public_key(tmp_path / "host.pub").fingerprint
+        await session.close()
 
     asyncio.run(check())
 

@@ -317,6 +317,7 @@ class SimHost:
         self.agent: Agent | None = None
         self.life: Life | None = None
         self.state_losses = 0
+        self.key = f"SHA256:{name}"
         self._capacity = capacity
         self._meter = SimMeter(load, self.podman) if load is not None else None
 

@@ -149,6 +149,10 @@ class SimSession:
         self._pipes: list[tuple[Link, Pipe, Pipe]] = []
 
     @property
+    def host_key(self) -> str:
+        return self._host.key
+
+    @property
     def is_closed(self) -> bool:
         return False  # as long as nobody has noticed
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from controller.decide import verbs
 from controller.decide.nodes import judge
 from controller.decide.reconcile import reconcile
 from controller.model.cluster import AGENT_NEWER, Moment, Node, Settings, Sighting
-from controller.model.plan import Change, Plan
+from controller.model.plan import Change, Plan, changed
 from nodeagent.protocol import Condition, Epoch, Owner
 from tests.agents import Agents
 from tests.builders import (
@@ -24,6 +25,7 @@ from tests.builders import (
     node,
     put,
     seen,
+    stateful_set,
     taint,
     template,
     unseen,
@@ -387,6 +389,39 @@ def test_machines_that_changed_places_in_the_inventory_get_each_others_orders_un
     assert [there_again.nodes[name].agent for name in ("n1", "n2")] == ["agent-n1", "agent-n2"]
     mended = with_sightings(there_again, n1=seen("n1"), n2=seen("n2"))
     assert set(reconcile(mended, moment(60)).wanted) == {"n1", "n2", "n3"}
+
+
+def test_another_machine_under_a_nodes_name_gets_its_pods_only_once_a_person_says_that_the_node_is_dead() -> None:
+    """Its address was changed in the inventory; the machine that it was may be alive and run them."""
+    agents = Agents(cluster(2, stateful_set(replicas=2), deployment("api", replicas=2)), machines={"n1": "old"})
+    agents.settle(40)
+    there = {uid for uid, pod in agents.world.pods.items() if pod.node == "n1"}
+    agents.exchange("n1", "new")
+    for _ in range(5):
+        plan = agents.step()
+        assert set(plan.wanted) == {"n2"}
+    assert "another machine answers as n1" in plan.nodes["n1"].why
+    assert {uid for uid, pod in agents.world.pods.items() if pod.node == "n1"} >= there, "nothing is given up for that"
+
+    agents.world = changed(agents.world, verbs.confirm_dead(agents.world.nodes["n1"], "wiped"))
+    assert agents.step().nodes["n1"].state == "Dead"
+    assert agents.settle(40).nodes["n1"].state == "Ready"
+    assert (agents.world.nodes["n1"].agent, agents.world.nodes["n1"].host_key) == ("agent-new", "SHA256:new")
+    assert [pod.report is not None and pod.report.ready for pod in agents.world.pods.values()] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("agent", "key"), [("agent-new", "SHA256:old"), ("agent-old", "SHA256:new")], ids=["state lost", "key renewed"]
+)
+def test_a_machine_is_known_by_its_agent_or_by_its_key(agent: str, key: str) -> None:
+    """An agent that lost its state has another identity; another key is one that a person has trusted."""
+    start = with_sightings(
+        cluster(0, node("n1", agent="agent-old", host_key="SHA256:old")), n1=seen("n1", agent=agent, host_key=key)
+    )
+    plan = reconcile(start, moment())
+    assert plan.nodes["n1"].state == "Ready"
+    known = after(start, plan).nodes["n1"]
+    assert (known.agent, known.host_key) == (agent, key)
 
 
 def test_a_renamed_host_says_how_the_old_name_is_forgotten_and_is_a_node_again_after_that() -> None:

@@ -347,6 +347,7 @@ class Watched:
 
     def __init__(self, session: Session) -> None:
         self.is_open = True
+        self.host_key = session.host_key
         self.open_channel, self._close = session.open_channel, session.close
 
     async def close(self) -> None:

@@ -442,6 +442,28 @@ def test_a_user_who_changes_what_a_pass_decides_on_again_and_again_ends_no_settl
     play(body)
 
 
+def test_a_machine_that_was_put_in_a_nodes_place_is_known_by_the_key_that_it_showed(
+    play: Callable[[Body], None],
+) -> None:
+    """As when ansible_host names another trusted machine: the former one may run the node's pods on."""
+
+    async def body(run: Run) -> None:
+        run.world.apply("web", 4, "app:1")
+        await run.converge()
+        host = run.world.hosts["n1"]
+        host.lose_state()
+        host.kill_agent()
+        host.key = "SHA256:other"
+        await host.start_agent()
+        await run.fleet.close()
+        run.connect()
+        done = await run.another(run.store).one_pass()
+        assert "another machine answers as n1" in run.store.load().nodes["n1"].quarantined
+        assert "n1" not in done.pushed
+
+    play(body)
+
+
 def test_watch_notices_a_users_change_long_before_its_period_is_over(play: Callable[[Body], None]) -> None:
     async def body(run: Run) -> None:
         await run.converge()
