@@ -6,27 +6,42 @@ A target is a function that raises nothing but what its module says it raises; w
 from __future__ import annotations
 
 import json
+import random
 import struct
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from controller.act.agents import Picture
 from controller.act.fleet import joined
 from controller.act.inventory import load_inventory
 from controller.cli.scene import Scene
 from controller.cli.top import nodes_text, pod_uses, pods_text
+from controller.decide import verbs
+from controller.decide.explain import explain
+from controller.decide.reconcile import reconcile
 from controller.decide.replicas import Used, demand, measure
+from controller.decide.whatif import Imagined, imagine
 from controller.model.cluster import Cluster, Meta, Moment, Node, Pod, Seen, World
-from controller.model.errors import HostError, InventoryError, ManifestError
+from controller.model.errors import HostError, InventoryError, ManifestError, SshoalError
 from controller.model.inventory_connection import read
+from controller.model.kinds import KINDS
 from controller.model.kinds.autoscaling import MetricSpec
-from controller.model.manifest import load
+from controller.model.manifest import Manifest, load
+from controller.model.plan import changed
 from controller.model.quantity import cpu_millicores, memory_bytes
 from nodeagent import protocol
 from nodeagent.protocol import (
+    FAILED,
+    PENDING,
+    RUNNING_PHASE,
+    SUCCEEDED,
     Accepted,
     Cursor,
     FrameReader,
@@ -38,6 +53,8 @@ from nodeagent.protocol import (
     decode,
     frame,
 )
+from tests.builders import after, cluster, moment, report, seen, with_sightings
+from tests.fuzz.objects import mutated
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "cases"
@@ -132,6 +149,50 @@ def _use(usage: Usage) -> None:
     demand(metric, measured, 1, Fraction(1, 10), Fraction(1, 10))
 
 
+def _decision(data: bytes) -> None:
+    """What is read and applied can be decided on: in a cluster that stands still, and while its pods come and go."""
+    dice = random.Random(data)
+    documents = [mutated(dice.choice(_objects()), dice) for _ in range(dice.choice((1, 2, 3)))]
+    manifests = [manifest for document in documents for manifest in _read_or_not(document)]
+    start = cluster(3)
+    applied = verbs.apply(start, manifests, lambda _: "hash", moment())
+    changes = tuple(one.change for one in applied if one.change is not None)
+    settled = imagine(start, Imagined(changes=changes), moment()).world
+    plan = reconcile(settled, moment(1))
+    for pod in list(settled.pods.values())[:3]:
+        explain(settled, plan.nodes, pod)
+    world, seconds = changed(start, changes), 0.0
+    for _ in range(6):
+        world = after(world, reconcile(world, moment(seconds)))
+        seconds += dice.choice((1, 10, 600, 100_000))
+        world = with_sightings(world, **_told(world, seconds, dice))
+
+
+def _read_or_not(document: dict[str, Any]) -> tuple[Manifest, ...]:
+    document["metadata"] = {**document["metadata"], "namespace": "default"} if document.get("metadata") else {}
+    try:
+        manifests = load(json.dumps(document), "fuzz.json").manifests
+    except ManifestError:
+        return ()
+    specs = [getattr(manifest.object, "spec", None) for manifest in manifests]
+    asked = [getattr(spec, name, None) or 0 for spec in specs for name in ("replicas", "parallelism", "min_replicas")]
+    return manifests if max(asked, default=0) <= 1000 else ()  # more of the same only takes longer
+
+
+def _told(world: World, seconds: float, dice: random.Random) -> dict[str, Seen]:
+    """Most pods are heard of, and in any state."""
+    phases = (RUNNING_PHASE, RUNNING_PHASE, PENDING, FAILED, SUCCEEDED)
+    there = [pod for pod in world.pods.values() if pod.stop is None and dice.random() < 0.8]
+    return {
+        name: seen(
+            name,
+            [report(pod, dice.choice(phases), ready=dice.random() < 0.7) for pod in there if pod.node == name],
+            boottime_s=5000.0 + seconds,
+        )
+        for name in world.nodes
+    }
+
+
 def _quantity(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     for meaning in (cpu_millicores, memory_bytes):
@@ -157,6 +218,20 @@ def _numbers(text: str) -> list[float]:
 def _manifests() -> list[bytes]:
     files = [*(CASES / "manifests").rglob("*.yaml"), *(ROOT / "playbooks").rglob("*.yaml")]
     return [path.read_bytes() for path in sorted(files)]
+
+
+@cache
+def _objects() -> list[dict[str, Any]]:
+    """Every object of the corpus of manifests that is read."""
+    documents = [document for text in _manifests() for document in _documents(text)]
+    return [document for document in documents if _read_or_not(document)]
+
+
+def _documents(text: bytes) -> list[dict[str, Any]]:
+    try:
+        return [one for one in yaml.safe_load_all(text) if isinstance(one, dict) and one.get("kind") in KINDS]
+    except yaml.YAMLError:
+        return []
 
 
 def _inventories(suffixes: tuple[str, ...]) -> list[bytes]:
@@ -282,6 +357,13 @@ FRAME_WORDS = (
 
 TARGETS: dict[str, Target] = {
     "manifest": Target(_manifest, _manifests, (ManifestError,), YAML_WORDS, 2000),
+    "decision": Target(
+        _decision,
+        lambda: [str(number).encode() for number in range(100)],
+        (SshoalError,),
+        tuple(str(number).encode() for number in range(10)),
+        1500,
+    ),
     "inventory-ini": Target(
         lambda data: _inventory(data, ".ini"),
         lambda: _inventories((".ini", "", ".odd")),
