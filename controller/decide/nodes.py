@@ -18,6 +18,7 @@ from controller.model.cluster import (
     Missing,
     Moment,
     Node,
+    Pod,
     Seen,
     Settings,
     Taint,
@@ -26,7 +27,9 @@ from controller.model.cluster import (
 )
 from controller.model.identity import child_uid
 from controller.model.plan import Change, NodeView
+from nodeagent.protocol import FAILED, STOPPED, SUCCEEDED
 
+FINISHED = (SUCCEEDED, FAILED, STOPPED)  # phases of pods whose containers have ended for good
 SKEW_TOLD_S = 2.0
 POLLS_UNKNOWN = 2  # missed polls that make a node Unknown
 
@@ -141,8 +144,14 @@ def _is_another_machine(world: World, node: Node, seen: Seen) -> bool:
     if not node.host_key or seen.host_key in ("", node.host_key) or seen.agent == node.agent:
         return False
     return not node.confirmed_dead or any(
-        pod.node == node.meta.name and pod.meta.owner is not None and pod.lost is None for pod in world.pods.values()
+        pod.node == node.meta.name and _is_to_be_given_up(pod) for pod in world.pods.values()
     )
+
+
+def _is_to_be_given_up(pod: Pod) -> bool:
+    """Those that have ended are not: a Job's stay for their logs."""
+    has_ended = pod.report is not None and pod.report.phase in FINISHED
+    return pod.meta.owner is not None and pod.lost is None and not has_ended
 
 
 def is_replaced(node: Node) -> bool:

@@ -1,7 +1,7 @@
 """What the agents say of their pods, folded into the pod records. Pure.
 
 In: the world and the nodes' views. Out: changes of pod records; and who is ready since when, as of this pass.
-Absence from a report that we have means stopped; no report means nothing at all.
+Absence from the report of an agent that has the node's last order means stopped; no report means nothing at all.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from controller.decide.nodes import trusted
+from controller.decide.nodes import FINISHED, trusted
 from controller.model.cluster import Moment, Pod, Seen, Stop, World
 from controller.model.plan import Change, NodeView
 from nodeagent import protocol
-
-_FINISHED = (protocol.SUCCEEDED, protocol.FAILED, protocol.STOPPED)
 
 
 def fold(world: World, views: Mapping[str, NodeView], now: Moment) -> tuple[Change, ...]:
@@ -57,7 +55,7 @@ def is_active(pod: Pod) -> bool:
 
 def is_finished(pod: Pod) -> bool:
     """Its containers have ended for good."""
-    return pod.report is not None and pod.report.phase in _FINISHED
+    return pod.report is not None and pod.report.phase in FINISHED
 
 
 def is_uncounted(world: World, pod: Pod) -> bool:
@@ -101,7 +99,7 @@ def _heard(world: World, pod: Pod, seen: Seen, now: Moment) -> Change | None:
         back = replace(pod, lost=None, report=report)
         word = "is healthy there" if report is not None and report.ready else "is not running there yet"
         return Change("restore", back, f"{pod.node} is back, and {pod.meta.name} {word}", "NodeReady")
-    if _is_replaced(pod) and pod.stop is None and report is not None and report.phase in _FINISHED:
+    if _is_replaced(pod) and pod.stop is None and report is not None and report.phase in FINISHED:
         because = f"it ended on {pod.node} ({report.phase}{': ' + report.reason if report.reason else ''})"
         return Change("stop", replace(pod, report=report, stop=Stop(because, now)), because, "Finished", warning=True)
     if report != pod.report:

@@ -21,6 +21,7 @@ from tests.builders import (
     deployment,
     edited,
     host,
+    job,
     moment,
     node,
     put,
@@ -408,6 +409,17 @@ def test_another_machine_under_a_nodes_name_gets_its_pods_only_once_a_person_say
     assert agents.settle(40).nodes["n1"].state == "Ready"
     assert (agents.world.nodes["n1"].agent, agents.world.nodes["n1"].host_key) == ("agent-new", "SHA256:new")
     assert [pod.report is not None and pod.report.ready for pod in agents.world.pods.values()] == [True] * 4
+
+
+def test_pods_of_a_job_that_have_ended_do_not_keep_the_next_machine_out() -> None:
+    """Nobody gives them up: they stay for their logs, or for ever."""
+    agents = Agents(cluster(1, job("sum")), machines={"n1": "old"}, ends={"sum:1": [0]})
+    agents.settle(20)
+    agents.exchange("n1", "new")
+    agents.step()
+    agents.world = changed(agents.world, verbs.confirm_dead(agents.world.nodes["n1"], "wiped"))
+    assert agents.settle(20).nodes["n1"].state == "Ready"
+    assert agents.started == [*{*agents.started}], "what it has done is not done again"
 
 
 @pytest.mark.parametrize(
