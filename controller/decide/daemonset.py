@@ -80,6 +80,7 @@ class _Work:
         self.changes: list[Change] = []
         self.stopped: set[str] = set()
         self.trouble: list[str] = []
+        self._around: Ranking | None = None  # as long as no pod comes: it counts those of all nodes
 
     def step(self) -> Step:
         for place in self.places.values():
@@ -226,6 +227,7 @@ class _Work:
         because = f"{self.name} wants a pod on {place.name}"
         pod = Pod(meta, self.hash, node=place.name, bound=self.context.now, defaults=verdict.defaults)
         self.context.index.take(room, self.context.index.crowd_of(pod, verdict.shape or self.shape))
+        self._around = None
         self.changes += volumes.bind(need, pod, room.node, self.context.now)
         self.changes.append(Change("create", pod, because, "SuccessfulCreate"))
         place.pods.insert(0, pod)
@@ -235,13 +237,20 @@ class _Work:
         no say: in Kubernetes each pod of a DaemonSet has one possible node."""
         if self._minding is None:
             return None
+        if self._around is None:
+            self._around = self._ranking(self._minding)
+        found = self._around.kept_away(room)
+        return next((one for one in found if one.kind in ("podAffinity", "podAntiAffinity")), None)
+
+    def _ranking(self, minding: Crowd) -> Ranking:
+        """A look at all nodes."""
         index = self.context.index
         for theirs, crowd in self._ahead:
             index.take(theirs, crowd)
-        found = Ranking(self._minding, index).kept_away(room)
+        found = Ranking(minding, index)
         for theirs, crowd in self._ahead:
             index.take(theirs, crowd, -1)
-        return next((one for one in found if one.kind in ("podAffinity", "podAntiAffinity")), None)
+        return found
 
     @cached_property
     def _ahead(self) -> list[tuple[Room, Crowd]]:

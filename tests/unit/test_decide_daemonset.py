@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from controller.decide import verbs
 from controller.decide.reconcile import reconcile
+from controller.decide.schedule.ranking import Ranking
+from controller.decide.schedule.usage import Crowd, Index
 from controller.model.cluster import Declared, Pod, Settings
 from controller.model.identity import template_hash
 from controller.model.kinds.sets import DaemonSetSpec, RollingUpdateDaemonSet
@@ -277,6 +279,23 @@ def test_required_affinity_of_pods_holds_for_daemons_too(daemons: Any, other: An
     for _ in range(10):
         agents.step()
     assert sorted(item.node for item in agents.world.pods.values() if item.meta.owner) == nodes
+
+
+def test_nodes_that_daemons_are_kept_from_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pass asks anew for every such node: with a look at all nodes for each it would take a second where there are 300."""
+    looks = []
+
+    class Counted(Ranking):
+        def __init__(self, crowd: Crowd, index: Index) -> None:
+            looks.append(crowd)
+            super().__init__(crowd, index)
+
+    monkeypatch.setattr("controller.decide.daemonset.Ranking", Counted)
+    agents = Agents(cluster(20, daemon_set(pods=template(**_required("podAffinity", "db")))))
+    agents.settle(5)
+    looks.clear()
+    assert agents.step().is_empty
+    assert (len(looks), agents.started) == (1, [])
 
 
 def test_daemons_keep_away_from_a_more_important_pod_that_is_on_its_way() -> None:
