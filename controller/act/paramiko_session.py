@@ -174,7 +174,7 @@ class ParamikoSession(FramedSession):
 
     @property
     def host_key(self) -> str:
-        key = self._link.ssh.get_remote_server_key()
+        key = self._link.ssh.host_key  # get_remote_server_key() raises once the connection has ended
         return HostKey(key.get_name(), key.get_base64()).fingerprint
 
     @property

@@ -255,6 +255,7 @@ def test_a_session_tells_the_key_that_its_host_has_proved_to_have(start_sshd: St
         session = await TransportByHost(server.known_hosts()).connect(server.host())
         assert session.host_key == server.host_key.fingerprint
         await session.close()
+        assert session.host_key == server.host_key.fingerprint, "it may have ended before anybody asks"
 
     asyncio.run(check())
 
