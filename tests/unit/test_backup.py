@@ -296,22 +296,34 @@ def test_names_of_files_need_not_be_utf_8(kept: Shell) -> None:
     assert "Sicherung-?/Sicherung-?.db" in kept("operations", "-o", "wide")[1]
 
 
-def test_a_restore_that_fails_leaves_also_a_store_that_could_not_be_saved_where_it_was(
-    kept: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With no space for a copy, what is there is moved aside. Left there, the next command would begin a new cluster."""
-    store = kept.context / "store.db"
-    copied = backup._copy
+@pytest.fixture
+def no_space(kept: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a copy of the store, nor for one in its place."""
+    store, copied = kept.context / "store.db", backup._copy
 
     def full(source: Path, target: Path) -> None:
-        if source == store or target == store:
+        if store in (source, target):
             raise sqlite3.OperationalError("database or disk is full")
         copied(source, target)
 
+    monkeypatch.setattr(backup, "_copy", full)
+
+
+@pytest.mark.usefixtures("no_space")
+def test_a_restore_that_fails_leaves_also_a_store_that_could_not_be_saved_where_it_was(kept: Shell) -> None:
+    """With no space for a copy, what is there is moved aside. Left there, the next command would begin a new cluster."""
+    store = kept.context / "store.db"
     before = names(store)
-    with monkeypatch.context() as patched:
-        patched.setattr(backup, "_copy", full)
-        code, _, err = kept("restore", "keys.db", "--yes")
+    code, _, err = kept("restore", "keys.db", "--yes")
     assert (code, "no space left" in err) == (1, True)
     assert names(store) == before
     assert not list(kept.context.glob("store.db.*"))
+
+
+@pytest.mark.usefixtures("no_space")
+def test_a_restore_that_fails_where_no_store_was_leaves_none(kept: Shell) -> None:
+    """An empty one would be a new cluster to the next command."""
+    for file in kept.context.glob("store.db*"):
+        file.unlink()
+    assert kept("restore", "keys.db", "--yes")[0] == 1
+    assert not list(kept.context.glob("store.db*"))

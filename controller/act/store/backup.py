@@ -119,8 +119,9 @@ def restore_backup(path: Path, store: Path, key_file: Path, *, now_s: float) -> 
             with closing(Store(store, create=True)), readable_errors(store):
                 _copy(copy, store)
         except BaseException:
-            if kept is not None and is_moved:
+            if kept is None or is_moved:
                 _remove(store)  # the new one that was begun
+            if kept is not None and is_moved:
                 _move(kept, store)
             raise
     if found.key is not None:
