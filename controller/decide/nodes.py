@@ -286,8 +286,13 @@ def _quarantine(node: Node, look: _Look) -> Change | None:
 
 
 def _absence(node: Node, look: _Look) -> Change | None:
-    """Opens or lengthens the series of missed polls. A host that refuses is there; one that is confirmed dead is not awaited."""
+    """Opens or lengthens the series of missed polls. A host that refuses is there; one that is confirmed dead is not awaited.
+
+    Where another machine answers, the node itself is silent.
+    """
     sighting = look.sighting
+    if isinstance(sighting, Seen) and is_taken_for_another(node):
+        sighting = Unseen("replaced", f"{ANOTHER_MACHINE} by its name")
     if not isinstance(sighting, Unseen) or sighting.kind == "refused" or node.confirmed_dead:
         return None
     name, now, missing = node.meta.name, look.now, node.missing
@@ -419,7 +424,9 @@ def _brake(world: World, nodes: Mapping[str, Node]) -> str:
     """Silence of so many nodes at once speaks of our own network, not of theirs. Nodes confirmed dead do not count."""
     settings = world.cluster.settings
     counted = {name: node for name, node in nodes.items() if not node.confirmed_dead}
-    silent = {name for name in counted if _is_silent(world.sightings.get(name))}
+    silent = {
+        name for name, node in counted.items() if is_taken_for_another(node) or _is_silent(world.sightings.get(name))
+    }
     if counted and len(silent) == len(counted):
         return f"no node answers ({len(silent)} of {len(counted)}): nothing is given up, the controller may be cut off"
     if len(counted) >= settings.brake_nodes_min and len(silent) >= settings.brake_fraction * len(counted):

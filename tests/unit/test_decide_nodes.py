@@ -411,6 +411,24 @@ def test_another_machine_under_a_nodes_name_gets_its_pods_only_once_a_person_say
     assert [pod.report is not None and pod.report.ready for pod in agents.world.pods.values()] == [True] * 4
 
 
+def test_a_node_in_whose_place_another_machine_answers_is_silent() -> None:
+    """Its shared pods are replaced after their toleration, and it counts for the brake."""
+    agents = Agents(cluster(4, deployment(replicas=4)), machines={"n1": "old"})
+    agents.settle(20)
+    there = {uid for uid, pod in agents.world.pods.items() if pod.node == "n1"}
+    agents.exchange("n1", "new")
+    agents.down = {"n2", "n3"}
+    for _ in range(70):
+        plan = agents.step()
+    assert plan.brake.startswith("3 of 4 nodes do not answer")
+    agents.down = set()
+    for _ in range(70):
+        plan = agents.step()
+    assert (plan.nodes["n1"].state, plan.brake) == ("Quarantined", "")
+    assert {uid for uid, pod in agents.world.pods.items() if pod.lost is not None} == there
+    assert [pod.node == "n1" for pod in agents.world.pods.values() if pod.lost is None] == [False] * 4
+
+
 def test_pods_of_a_job_that_have_ended_do_not_keep_the_next_machine_out() -> None:
     """Nobody gives them up: they stay for their logs, or for ever."""
     agents = Agents(cluster(1, job("sum")), machines={"n1": "old"}, ends={"sum:1": [0]})
