@@ -56,8 +56,9 @@ _SSH_OPTIONS_WITHOUT_EFFECT = {"controlmaster", "controlpersist", "controlpath"}
 
 
 def is_node(host: Host) -> bool:
-    """Whether sshoal runs pods there. Raises InventoryError when `sshoal_node` is neither yes nor no."""
-    return _Variables(host).boolean(NODE) if NODE in host.vars else not has_other_means(host)
+    """Whether sshoal runs pods there. Raises InventoryError when `sshoal_node` is neither yes nor no; an empty one says nothing."""
+    is_said = host.vars.get(NODE) not in (None, "")
+    return _Variables(host).boolean(NODE) if is_said else not has_other_means(host)
 
 
 def has_other_means(host: Host) -> bool:

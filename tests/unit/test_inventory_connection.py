@@ -249,6 +249,8 @@ def test_a_bad_taint_is_refused(taints: object) -> None:
         ({"ansible_connection": "{{ how }}", "how": "winrm"}, False),
         ({"ansible_connection": "local", "sshoal_node": True}, True),
         ({"sshoal_node": "no"}, False),
+        ({"sshoal_node": None}, True),
+        ({"sshoal_node": "", "ansible_connection": "local"}, False),
         ({"sshoal_node": "{{ yes }}", "yes": "yes"}, True),
     ],
 )
