@@ -120,6 +120,10 @@ def _pod(
         grace_s,
         tuple(pins.items()),
     )
+    if stop is not None and pod.report is None:
+        # Its node has not spoken of it: it may have refused the set that brought it, and must not refuse its end for what it is made of.
+        bare = protocol.Pod(meta.uid, meta.namespace, meta.name, pod.template_hash, (), stop=True)
+        return replace(bare, grace_s=wire.grace_s, stop_grace_s=grace_s), f"{meta.uid} {wire.grace_s} {grace_s}"
     if not shape.claims and not pod.address:
         return wire, text
     mounted = tuple(_mounted(volume, pod, claims) for volume in wire.volumes)

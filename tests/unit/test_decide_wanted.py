@@ -62,6 +62,18 @@ def test_a_pod_that_stops_is_named_with_its_grace_until_its_end_is_reported() ->
     assert not after(ended, reconcile(ended, moment())).pods
 
 
+def test_a_pod_that_its_node_has_not_spoken_of_is_told_to_stop_without_what_it_is_made_of() -> None:
+    """It may be why the node refuses the set."""
+    start = _bound(bare_pod(terminationGracePeriodSeconds=7))
+    [pod] = start.pods.values()
+    before = reconcile(start, moment()).wanted["n1"]
+    refused = replace(start.nodes["n1"], serial=2)  # its agent has accepted 1
+    stopping = reconcile(put(start, refused, replace(pod, stop=Stop("deleted", moment(), 3))), moment()).wanted["n1"]
+    [wire] = stopping.pods
+    assert (wire.uid, wire.containers, wire.stop, wire.grace_s, wire.stop_grace_s) == (pod.meta.uid, (), True, 7, 3)
+    assert stopping.digest != before.digest
+
+
 def test_a_stop_is_not_believed_of_a_silent_node() -> None:
     start = _bound(bare_pod())
     [pod] = start.pods.values()

@@ -19,6 +19,8 @@ from controller.model.cluster import Moment, Settings, Sighting
 from controller.model.errors import AnotherController, InventoryError, SshoalError, StoreError
 from controller.model.inventory import Inventory
 from controller.model.plan import Change
+from nodeagent.agent import Agent, Refused
+from nodeagent.protocol import BAD_REQUEST, WantedSet
 from tests.sim.host import task_factory
 from tests.sim.network import Link
 from tests.sim.world import SimDeployer, SimWorld
@@ -419,6 +421,29 @@ def test_a_pod_that_its_host_may_still_hear_of_is_not_taken_for_stopped(play: Ca
         [second] = run.store.load().pods.values()
         assert (run.running, second.meta.name) == (1, first.meta.name)
         assert second.node != first.node
+
+    play(body)
+
+
+def test_a_pod_for_which_its_host_refuses_every_set_can_be_deleted(
+    play: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order to stop it names it too, and its record goes only once the host has taken that."""
+    check = Agent._check_pods
+
+    def refuse(agent: Agent, wanted: WantedSet) -> None:
+        if any(container.image == "odd:1" for pod in wanted.pods for container in pod.containers):
+            raise Refused(BAD_REQUEST, "what is this?")
+        check(agent, wanted)
+
+    async def body(run: Run) -> None:
+        monkeypatch.setattr(Agent, "_check_pods", refuse)
+        run.world.apply("web", 2, "odd:1")
+        done = await run.controller.settle(10.0)
+        assert "what is this?" in done.pushed.values()
+        run.world.scale("web", 0)
+        done = await run.converge()
+        assert (done.settled, run.store.load().pods) == (True, {})
 
     play(body)
 
