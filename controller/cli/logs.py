@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from controller.cli.containers import choose_container, host_of_pod, tell_choice
+from controller.cli.output import Unwritten, writing_here
 from controller.model.cluster import Pod
-from controller.model.errors import HostError, NotFound, SshoalError
+from controller.model.errors import HostError, NotFound
 from nodeagent import protocol
 from nodeagent.protocol import LogsRequest
 
@@ -25,10 +26,6 @@ _LOOK_S = 0.5
 _COLOURS = (36, 33, 32, 35, 34, 31)
 _ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_]?)")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\x1b")) + b"\x7f"
-
-
-class LogsUnwritten(SshoalError):
-    """Standard output takes no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ async def show_logs(wiring: Wiring, pods: Sequence[Pod], wanted: Wanted, pods_no
 def _raise_unwritten(tasks: Iterable[asyncio.Task[bool]]) -> None:
     """Raises what one met that could not write here: the others may be silent for hours before they meet it."""
     for task in tasks:
-        if task.done() and not task.cancelled() and isinstance(task.exception(), OSError | LogsUnwritten):
+        if task.done() and not task.cancelled() and isinstance(task.exception(), OSError | Unwritten):
             task.result()
 
 
@@ -167,13 +164,9 @@ class _Shown:
         text = b"".join(
             prefix + (tame(line) + reset * (b"\x1b" in line) if self._tty else line) + b"\n" for line in lines
         )
-        try:
+        with writing_here("the logs"):
             sys.stdout.buffer.write(text)
             sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            raise  # whoever reads this has had enough
-        except OSError as error:
-            raise LogsUnwritten(f"the logs can't be written here: {error.strerror}") from None
 
     def _prefix(self, pod: str) -> bytes:
         if pod not in self._prefixes:

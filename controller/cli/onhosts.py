@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from controller.act.framed_session import FramedSession
 from controller.cli.logs import tame
+from controller.cli.output import Unwritten, writing_here
 from controller.model.errors import HostError, SshoalError
 from controller.model.inventory import Host
 from controller.model.text import printable
@@ -43,7 +44,7 @@ def script_of(words: Sequence[str]) -> str:
 async def run_on_hosts(wiring: Wiring, hosts: Sequence[Host], order: Order) -> int:
     """Returns the highest exit code; HostError.exit_code stands for a host that failed, which stops no other.
 
-    Raises InventoryError before anything is run anywhere, BrokenPipeError or SshoalError when the output can't be written here.
+    Raises InventoryError before anything is run anywhere, BrokenPipeError or Unwritten when the output can't be written here.
     """
     from controller.act.transports import load_transports
 
@@ -63,13 +64,13 @@ async def _run_on(transport: Transport, host: Host, order: Order) -> int:
     lines = {False: Lines(host.name, sys.stdout.buffer), True: Lines(host.name, sys.stderr.buffer)}
     task = asyncio.current_task()
     assert task is not None
-    unwritten: list[BrokenPipeError | SshoalError] = []
+    unwritten: list[BrokenPipeError | Unwritten] = []
 
     def tell(data: bytes, is_error: bool) -> None:
         """An error here must not reach the SSH library, which would take it for one of the connection."""
         try:
             lines[is_error].add(data)
-        except (BrokenPipeError, SshoalError) as error:
+        except (BrokenPipeError, Unwritten) as error:
             unwritten.append(error)
             task.cancel()
 
@@ -133,13 +134,9 @@ class Lines:
     def _print(self, lines: Sequence[bytes]) -> None:
         if not lines:
             return
-        try:
+        with writing_here("what the hosts say"):
             self._out.write(b"".join(self._prefix + self._fit(line) + b"\n" for line in lines))
             self._out.flush()
-        except BrokenPipeError:
-            raise  # whoever reads this has had enough
-        except OSError as error:
-            raise SshoalError(f"what the hosts say can't be written here: {error.strerror}") from None
 
     def _fit(self, line: bytes) -> bytes:
         if not self._is_terminal:

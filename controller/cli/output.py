@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from controller.model.errors import UsageError
+from controller.model.errors import SshoalError, UsageError
 
 _JSONPATH = "jsonpath="
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -96,6 +97,21 @@ def check_output(output: str, allowed: Sequence[str] = ("table", "wide", "json",
         known = [*allowed, *(f"{_JSONPATH}TEMPLATE" for name in allowed if name == "json")]
         raise UsageError(f"-o {output} is not a format of this command", hint=f"one of {', '.join(known)}")
     return output
+
+
+class Unwritten(SshoalError):
+    """Standard output, or that of errors, takes no more."""
+
+
+@contextlib.contextmanager
+def writing_here(what: str) -> Iterator[None]:
+    """Raises Unwritten for a full disk and the like; BrokenPipeError as it is: whoever reads this has had enough."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritten(f"{what} can't be written here: {error.strerror}") from None
 
 
 class Progress:

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from controller.cli.containers import choose_container, exec_words, host_of_pod, tell_choice
+from controller.cli.output import writing_here
 from controller.model.cluster import Pod
-from controller.model.errors import HostError, SshoalError, UsageError
+from controller.model.errors import HostError, UsageError
 from nodeagent import protocol
 from nodeagent.protocol import ExecRequest
 
@@ -119,11 +120,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
     sys.stdout.flush()
     view = memoryview(data)
     while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [])
-        except BrokenPipeError:
-            raise  # whoever reads this has had enough
-        except OSError as error:
-            raise SshoalError(f"what the command says can't be written here: {error.strerror}") from None
+        with writing_here("what the command says"):
+            try:
+                view = view[os.write(descriptor, view) :]
+            except BlockingIOError:
+                select.select([], [descriptor], [])

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from controller.cli.logs import LogsUnwritten, Wanted, _Reading, _Shown
+from controller.cli.logs import Wanted, _Reading, _Shown
+from controller.cli.output import Unwritten
 from controller.model.cluster import Pod
 from nodeagent.protocol import ContainerReport
 from tests import builders
@@ -79,7 +80,7 @@ class Unwritable(Reading):
         return await super().read(pod)
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError(), LogsUnwritten("full")])
+@pytest.mark.parametrize("error", [BrokenPipeError(), Unwritten("full")])
 def test_following_ends_once_nothing_can_be_written(error: Exception) -> None:
     pods = {name: pod(name, "running") for name in ("first", "second")}
 
@@ -93,5 +94,5 @@ def test_following_ends_once_nothing_can_be_written(error: Exception) -> None:
 def test_a_full_disk_here_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with io.TextIOWrapper(open("/dev/full", "wb", buffering=0)) as full:  # noqa: PTH123 - nothing is left to flush
         monkeypatch.setattr(sys, "stdout", full)
-        with pytest.raises(LogsUnwritten, match="No space left on device"):
+        with pytest.raises(Unwritten, match="No space left on device"):
             _Shown(False).lines("web", [b"hello"])
