@@ -195,12 +195,14 @@ class _Client(asyncssh.SSHClient):
         verified = self._connection is not None and self._connection.get_server_host_key() is not None
         return self.hung_up and self.heard_from_server and bool(self.trusted.keys) and not verified
 
-    def trusted_keys(self, name: str, address: str, port: int | None) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    def trusted_keys(
+        self, name: str, address: str, port: int | None
+    ) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
         """asyncssh's known_hosts callable: trusted keys, authorities, revoked keys."""
         self.trusted = self._known_hosts.trusted(
             name, known_port(self._inventory, port), self._inventory.known_hosts_files
         )
-        return _lines(self.trusted.keys), _lines(self.trusted.authorities), _lines(self.trusted.revoked)
+        return _readable(self.trusted.keys), _readable(self.trusted.authorities), _readable(self.trusted.revoked)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Asked only for keys that are not trusted: remembered for the message, and refused."""
@@ -209,15 +211,13 @@ class _Client(asyncssh.SSHClient):
         return False
 
 
-def _lines(keys: Sequence[HostKey]) -> list[bytes]:
+def _readable(keys: Sequence[HostKey]) -> list[asyncssh.SSHKey]:
     """As asyncssh takes them. One that it can't read, a damaged line or a type of the future, is passed over, as ssh does it."""
-    lines = []
+    found = []
     for key in keys:
-        line = f"{key.type} {key.base64}".encode()
         with contextlib.suppress(asyncssh.KeyImportError):
-            asyncssh.import_public_key(line)
-            lines.append(line)
-    return lines
+            found.append(asyncssh.import_public_key(f"{key.type} {key.base64}"))
+    return found
 
 
 @contextlib.contextmanager
