@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 from controller.decide.admission import limits, quota, security
@@ -44,7 +45,7 @@ class Rules:
                 level = security.policy_of(item.meta.labels).enforce
                 if level.name != PRIVILEGED:
                     self._levels[item.meta.name] = level
-        self._default_class = Priorities(world).default
+        self._world = world
         self._judged: dict[tuple[str, str], Verdict] = {}
         self._used: dict[str, list[quota.Used]] = {}
         self._asks: dict[
@@ -89,6 +90,10 @@ class Rules:
 
             self._used[namespace] = quota.used_of(self._counted, self._quotas.get(namespace, ()), spec_of)
         return self._used[namespace]
+
+    @cached_property
+    def _default_class(self) -> str:
+        return Priorities(self._world).default
 
     def _with_class(self, spec: PodSpec) -> PodSpec:
         """As quotas see it: a pod without a PriorityClass has the default one."""
