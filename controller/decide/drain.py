@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from controller.decide.budgets import Budgets
 from controller.decide.owners import template_of
-from controller.decide.pods import is_active, is_finished
+from controller.decide.phases import is_finished
+from controller.decide.pods import is_active
 from controller.model.cluster import Drain, Moment, Node, Pod, Stop, World
 from controller.model.errors import UsageError
 from controller.model.plan import Change, NodeView

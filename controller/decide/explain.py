@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from controller.decide.pods import is_finished
+from controller.decide.phases import is_finished
 from controller.decide.schedule.filters import (
     Filter,
     cordon,

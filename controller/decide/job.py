@@ -18,7 +18,8 @@ from dataclasses import replace
 from typing import Any
 
 from controller.decide.context import Context, Step
-from controller.decide.pods import is_active, is_finished
+from controller.decide.phases import is_finished
+from controller.decide.pods import is_active
 from controller.decide.stored import stored
 from controller.model.cluster import Meta, Pod, Ref, StatusCondition, Stop
 from controller.model.identity import child_uid, pod_name

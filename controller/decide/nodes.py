@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from controller.decide.phases import is_finished
 from controller.model.cluster import (
     AGENT_NEWER,
     HostEntry,
@@ -27,9 +28,7 @@ from controller.model.cluster import (
 )
 from controller.model.identity import child_uid
 from controller.model.plan import Change, NodeView
-from nodeagent.protocol import FAILED, STOPPED, SUCCEEDED
 
-FINISHED = (SUCCEEDED, FAILED, STOPPED)  # phases of pods whose containers have ended for good
 SKEW_TOLD_S = 2.0
 POLLS_UNKNOWN = 2  # missed polls that make a node Unknown
 
@@ -150,8 +149,7 @@ def _is_another_machine(world: World, node: Node, seen: Seen) -> bool:
 
 def _is_to_be_given_up(pod: Pod) -> bool:
     """Those that have ended are not: a Job's stay for their logs."""
-    has_ended = pod.report is not None and pod.report.phase in FINISHED
-    return pod.meta.owner is not None and pod.lost is None and not has_ended
+    return pod.meta.owner is not None and pod.lost is None and not is_finished(pod)
 
 
 def is_replaced(node: Node) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from controller.decide.nodes import FINISHED, trusted
+from controller.decide.nodes import trusted
+from controller.decide.phases import FINISHED, is_finished
 from controller.model.cluster import Moment, Pod, Seen, Stop, World
 from controller.model.plan import Change, NodeView
 from nodeagent import protocol
@@ -51,11 +52,6 @@ def ready_ages(world: World, views: Mapping[str, NodeView]) -> dict[str, float]:
 def is_active(pod: Pod) -> bool:
     """Whether a pod counts for its owner's replicas."""
     return pod.stop is None and pod.lost is None and not is_finished(pod)
-
-
-def is_finished(pod: Pod) -> bool:
-    """Its containers have ended for good."""
-    return pod.report is not None and pod.report.phase in FINISHED
 
 
 def is_uncounted(world: World, pod: Pod) -> bool:

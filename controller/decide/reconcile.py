@@ -23,6 +23,7 @@ from controller.decide import (
 )
 from controller.decide.admission.gate import Admission
 from controller.decide.check import check_plan
+from controller.decide.phases import is_finished
 from controller.decide.shapes import Shapes
 from controller.model.cluster import Moment, Pod, World
 from controller.model.plan import Change, NodeView, Plan, Unplaced, changed
@@ -270,7 +271,7 @@ def _unplaced(world: World, unplaced: Iterable[Unplaced]) -> list[str]:
 
 
 def _is_up(pod: Pod, ages: Mapping[str, float]) -> bool:
-    return pod.meta.uid in ages or pods.is_finished(pod)
+    return pod.meta.uid in ages or is_finished(pod)
 
 
 def _until_available(world: World, ages: Mapping[str, float]) -> Iterable[float]:

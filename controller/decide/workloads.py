@@ -14,7 +14,8 @@ from controller.decide.cleanup import can_be_asked, ending_namespaces
 from controller.decide.context import Context, Step
 from controller.decide.job import step_job
 from controller.decide.owners import left_uid
-from controller.decide.pods import is_finished, is_uncounted
+from controller.decide.phases import is_finished
+from controller.decide.pods import is_uncounted
 from controller.decide.shapes import forbidden_path, shape_of
 from controller.model.cluster import Meta, Moment, Pod, Ref, Stop, World
 from controller.model.plan import Change, NodeView, changed

@@ -19,7 +19,7 @@ from controller.decide import verbs
 from controller.decide.admission.limits import defaults_of, objections
 from controller.decide.admission.quota import matches, used_of
 from controller.decide.admission.rules import Rules
-from controller.decide.pods import is_finished
+from controller.decide.phases import is_finished
 from controller.decide.shapes import Shapes
 from controller.decide.standing import progress_of
 from controller.model import manifest

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from controller.decide.pods import is_finished
+from controller.decide.phases import is_finished
 from controller.decide.reconcile import reconcile
 from controller.decide.schedule.usage import HELD_MAX
 from controller.model.cluster import Declared, Pod, World

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from controller.decide.admission.limits import totals
 from controller.decide.nodes import POLLS_UNKNOWN
-from controller.decide.pods import is_finished
+from controller.decide.phases import is_finished
 from controller.decide.schedule.volumes import class_of, size_of
 from controller.model.cluster import Pod, VolumeClaim, World
 from controller.model.kinds.pod import PodSpec

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controller.decide.nodes import trusted
-from controller.decide.pods import is_finished
+from controller.decide.phases import is_finished
 from controller.decide.schedule.terms import Terms, terms_of
 from controller.decide.schedule.volumes import NOTHING, Need, Volumes
 from controller.decide.shapes import HostPort, Shape, Shapes

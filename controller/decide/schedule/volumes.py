@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from controller.decide.pods import is_finished
+from controller.decide.phases import is_finished
 from controller.decide.schedule.rejection import Rejection
 from controller.decide.shapes import Shape, Shapes, claims_of
 from controller.decide.stored import stored
