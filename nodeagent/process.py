@@ -132,7 +132,7 @@ def send_signal(process: Process, number: int) -> None:
 
 def kill_tree(pid: int) -> None:
     """SIGKILL for a process and all that descends from it; what we may not kill is left."""
-    for victim in (*_descendants(pid), pid):
+    for victim in (*descendants(pid), pid):
         _kill(victim, signal.SIGKILL)
 
 
@@ -141,14 +141,20 @@ def _kill(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _descendants(pid: int) -> Iterator[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return
-    for child in children:
-        yield from _descendants(int(child))
-        yield int(child)
+def descendants(pid: int) -> Iterator[int]:
+    """Children before their parents. Each thread has children of its own: programs in Go start them from any."""
+    for child in _children(pid):
+        yield from descendants(child)
+        yield child
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    with contextlib.suppress(OSError):  # the process has ended
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # the thread has
+                found += [int(child) for child in (thread / "children").read_text().split()]
+    return found
 
 
 async def connect_inside(process: Process, port: int, timeout_s: float) -> Any:

@@ -18,7 +18,9 @@ from typing import Optional
 from nodeagent import process
 from nodeagent.runtime import Process
 
-STUCK_S = 10.0  # what a healthy helper never takes
+STUCK_S = 10.0  # what a healthy helper never takes where it gets the processor time it asks for
+WORKING_MAX_S = 60.0  # one that still seems at work then goes round in circles
+BETWEEN_LOOKS_S = 1.0
 SERVICE_HANGS_S = 20.0  # the service itself is given up when nothing else explains its silence
 CONNECT_S = 2.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -37,14 +39,17 @@ class Found:
 def unstick(socket_path: str, ids: Collection[str], hanging_s: float) -> tuple[str, ...]:
     """Kills helpers of ours that are stuck; when there are none and Podman has hung for long, its service, which systemd starts anew.
 
+    A helper that is at work is waited for: killed half-way, it would leave of a pod's network what nobody takes away any more.
+
     Args:
         socket_path: our service's socket.
         ids: of our containers, infra containers and Podman pods.
         hanging_s: since when the service does not answer.
     """
     service = listener_of(socket_path)
-    victims = list(_stuck_helpers(service, frozenset(ids)))
-    if not victims and service is not None and hanging_s >= SERVICE_HANGS_S:
+    slow = list(_slow_helpers(service, frozenset(ids)))
+    victims = _stuck(slow)
+    if not slow and service is not None and hanging_s >= SERVICE_HANGS_S:
         victims = [Found(service, "Podman's service")]
     return tuple(
         f"{victim.words} (process {victim.process.pid})" for victim in victims if _end(victim.process, service)
@@ -74,7 +79,7 @@ def listener_of(socket_path: str) -> Optional[Process]:
     return process.find(pid)
 
 
-def _stuck_helpers(service: Optional[Process], ids: frozenset[str]) -> Iterator[Found]:
+def _slow_helpers(service: Optional[Process], ids: frozenset[str]) -> Iterator[Found]:
     for entry in Path("/proc").glob("[0-9]*"):
         found = process.find(int(entry.name))
         if found is None or found == service or _age_s(found) < STUCK_S:
@@ -88,6 +93,33 @@ def _stuck_helpers(service: Optional[Process], ids: frozenset[str]) -> Iterator[
                 yield Found(found, name)
         except OSError:  # it has ended
             continue
+
+
+def _stuck(slow: list[Found]) -> list[Found]:
+    """Those that did nothing between two looks; on a machine that is short of processor time a helper may just be slow."""
+    if not slow:
+        return []
+    before = [_activity(one.process.pid) for one in slow]
+    time.sleep(BETWEEN_LOOKS_S)
+    after = [_activity(one.process.pid) for one in slow]
+    return [
+        one
+        for one, first, second in zip(slow, before, after)
+        if _age_s(one.process) >= WORKING_MAX_S or (first == second and not any(runnable for _, runnable, _ in second))
+    ]
+
+
+def _activity(pid: int) -> tuple[tuple[int, bool, int], ...]:
+    """(process id, whether it runs or waits for a processor, ticks used) of a process and all that descends from it."""
+    found = []
+    for member in (*process.descendants(pid), pid):
+        try:
+            stat = Path(f"/proc/{member}/stat").read_bytes()
+        except OSError:  # it has ended
+            continue
+        state, *fields = stat[stat.rfind(b")") + 2 :].split()
+        found.append((member, state == b"R", sum(int(ticks) for ticks in fields[10:14])))
+    return tuple(found)
 
 
 def _cleans_up_ours(entry: Path, words: list[str], ids: frozenset[str]) -> bool:

@@ -437,12 +437,17 @@ def test_a_frozen_service_costs_a_call_its_deadline_and_nothing_more(private_pod
 
 @pytest.fixture
 def netavark_that_hangs(private_podman: PrivatePodman) -> Iterator[Path]:
-    """While the file it gives exists, taking a pod's network down never ends: its cleanup then keeps the container's lock."""
+    """While the file it gives exists, taking a pod's network down never ends: its cleanup then keeps the container's lock.
+
+    With anything in the file it is not idle meanwhile.
+    """
     real, script = Path("/usr/lib/podman/netavark"), private_podman.directory / "netavark"
     hang, copy = private_podman.directory / "hang", private_podman.directory / "netavark.real"
     shutil.copy2(real, copy)
     script.write_text(
-        f'#!/bin/sh\ncase "$*" in *teardown*) [ ! -e {hang} ] || exec sleep 1000 ;; esac\nexec {copy} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *teardown*)\n'
+        f"  while [ -s {hang} ]; do :; done\n  [ ! -e {hang} ] || exec sleep 1000 ;;\n"
+        f'esac\nexec {copy} "$@"\n'
     )
     script.chmod(0o755)
     subprocess.run([*private_podman.enter(), "mount", "--bind", str(script), str(real)], check=True)
@@ -451,9 +456,29 @@ def netavark_that_hangs(private_podman: PrivatePodman) -> Iterator[Path]:
     subprocess.run([*private_podman.enter(), "umount", str(real)], check=True)
 
 
-@pytest.mark.skipif(
+needs_netavark = pytest.mark.skipif(
     not Path("/usr/lib/podman/netavark").exists(), reason="this Podman has its network helper elsewhere"
 )
+
+
+async def hangs(service: PodmanService) -> bool:
+    try:
+        await service.get("/containers/json", timeout_s=1.0, all="true")
+    except RuntimeFault as fault:
+        return fault.reason == "timeout"
+    return False
+
+
+async def made_to_hang(podman: PrivatePodman, engine: RealEngine, service: PodmanService) -> str:
+    """The id of a pod whose network is taken down and taken down, while Podman's service answers nothing."""
+    pod_id = await start_pod(engine, pod(protocol.Container("app", IMAGE, command=SLEEP)))
+    infra_id = next(item.infra_id for item in (await engine.runtime.list()).pods if item.id == pod_id)
+    os.kill(podman.pids(infra_id)[1], signal.SIGKILL)
+    await eventually(lambda: hangs(service))
+    return pod_id
+
+
+@needs_netavark
 def test_a_cleanup_of_ours_that_keeps_a_lock_is_killed_and_podman_answers_again(
     private_podman: PrivatePodman, netavark_that_hangs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -461,22 +486,11 @@ def test_a_cleanup_of_ours_that_keeps_a_lock_is_killed_and_podman_answers_again(
 
     async def scenario(engine: RealEngine) -> None:
         bystander, its_process = await launch(engine, pod(protocol.Container("app", IMAGE, command=SLEEP)))
-        pod_id = await start_pod(engine, pod(protocol.Container("app", IMAGE, command=SLEEP)))
-        infra_id = next(item.infra_id for item in (await engine.runtime.list()).pods if item.id == pod_id)
         service = PodmanService(str(private_podman.socket))
         netavark_that_hangs.touch()
-        os.kill(private_podman.pids(infra_id)[1], signal.SIGKILL)
-
-        async def hangs() -> bool:
-            try:
-                await service.get("/containers/json", timeout_s=1.0, all="true")
-            except RuntimeFault as fault:
-                return fault.reason == "timeout"
-            return False
-
-        await eventually(hangs)
+        pod_id = await made_to_hang(private_podman, engine, service)
         assert await engine.runtime.unstick({"another-container"}, 1.0) == ()
-        assert await hangs(), "what is not ours is left alone"
+        assert await hangs(service), "what is not ours is left alone"
 
         async def ended() -> tuple[str, ...]:
             return await engine.runtime.unstick({pod_id}, 1.0)
@@ -485,6 +499,28 @@ def test_a_cleanup_of_ours_that_keeps_a_lock_is_killed_and_podman_answers_again(
         assert "podman container cleanup" in told
         assert (await service.get("/containers/json", timeout_s=10.0, all="true")).status == 200
         assert engine.runtime.is_alive(its_process) and bystander
+        service.close()
+
+    run(private_podman, scenario)
+
+
+@needs_netavark
+def test_a_cleanup_that_is_at_work_is_waited_for_and_so_is_the_service(
+    private_podman: PrivatePodman, netavark_that_hangs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is short of processor time: the bridge and the rules of a network whose teardown is killed stay for good."""
+    monkeypatch.setattr(unstick, "STUCK_S", 0.5)
+
+    async def scenario(engine: RealEngine) -> None:
+        service = PodmanService(str(private_podman.socket))
+        netavark_that_hangs.write_text("at work")
+        pod_id = await made_to_hang(private_podman, engine, service)
+        assert await engine.runtime.unstick({pod_id}, unstick.SERVICE_HANGS_S) == ()
+        assert await hangs(service), "neither it nor the service was ended"
+        monkeypatch.setattr(unstick, "WORKING_MAX_S", 0.5)
+        (told,) = await engine.runtime.unstick({pod_id}, unstick.SERVICE_HANGS_S)
+        assert "podman container cleanup" in told
+        assert (await service.get("/containers/json", timeout_s=10.0, all="true")).status == 200
         service.close()
 
     run(private_podman, scenario)

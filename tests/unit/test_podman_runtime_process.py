@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -153,6 +154,25 @@ def test_a_tree_is_killed_with_its_grandchildren() -> None:
         grandchild = found(int(child.stdout.readline()))
         process.kill_tree(child.pid)
         asyncio.run(asyncio.wait_for(process.wait_exit(grandchild), 5.0))
+
+
+STARTS_FROM_A_THREAD = """
+import subprocess, threading
+def work():
+    child = subprocess.Popen(["sleep", "1000"])
+    print(child.pid, flush=True)
+    child.wait()
+threading.Thread(target=work).start()
+"""
+
+
+def test_a_tree_is_killed_with_what_a_thread_has_started() -> None:
+    """As Podman starts its network helper."""
+    with subprocess.Popen([sys.executable, "-c", STARTS_FROM_A_THREAD], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = found(int(parent.stdout.readline()))
+        process.kill_tree(parent.pid)
+        asyncio.run(asyncio.wait_for(process.wait_exit(child), 5.0))
 
 
 def test_a_port_where_nothing_listens_is_a_fault(sleeper: subprocess.Popen[bytes]) -> None:
