@@ -23,7 +23,7 @@ from controller.act.transport import Session
 from controller.model.inventory import Host
 from lab.vm import Vm
 from nodeagent.protocol import Hello
-from tests.lab.cluster import Cluster, Object, Running, deployment, single, wait_for
+from tests.lab.cluster import Cluster, Object, Running, deployment, shell, single, wait_for
 
 PATIENCE_S = 240.0
 NAMESPACE = "vm"
@@ -172,3 +172,29 @@ WORKLOADS: tuple[Object, ...] = (
     ),
     single("spare"),
 )
+
+
+def measured(cluster: Cluster, namespace: str) -> tuple[float, int]:
+    """What `top` tells of a pod that holds 12 MiB and never rests, but may have 300m: thousandths of a cpu, MiB."""
+    hold = "dd if=/dev/zero of=/dev/shm/held bs=1048576 count=12 2>/dev/null; while :; do :; done"
+    container = shell(hold, resources={"limits": {"cpu": "300m", "memory": "64Mi"}})
+    pod = single("busy", container=container, pod={"terminationGracePeriodSeconds": 0})
+    cluster.apply(namespace, pod, flags=("--timeout", f"{PATIENCE_S:g}s"))
+
+    def figures() -> list[tuple[float, int]]:
+        done = cluster.call("top", "pods", "-n", namespace, "-l", "app=busy", "-o", "json")
+        items = json.loads(done.out)["items"] if done.exit_code == 0 else []
+        usages = [container["usage"] for item in items for container in item["containers"]]
+        return [
+            (int(one["cpu"].removesuffix("u")) / 1000, int(one["memory"].removesuffix("Ki")) // 1024) for one in usages
+        ]
+
+    found: list[tuple[float, int]] = []
+
+    def it_works() -> bool:
+        found[:] = figures()
+        return any(cpu_m > 100 for cpu_m, _ in found)  # the first samples may be of its start
+
+    wait_for(it_works, "top to tell of its load", PATIENCE_S)
+    cluster.run("delete", "pod/busy", "-n", namespace)
+    return found[0]

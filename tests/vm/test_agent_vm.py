@@ -13,7 +13,7 @@ import pytest
 from controller.act.bootstrap import AgentNotUp, Pushed
 from tests.lab.cluster import ids, shell, single
 from tests.lab.test_bootstrap import LEFT_BEHIND, newer, variant
-from tests.vm.node import NAMESPACE, VmNode
+from tests.vm.node import NAMESPACE, VmNode, measured
 
 # ---- the node ---------------------------------------------------------------------------------------------------------
 
@@ -55,6 +55,12 @@ def test_config_and_secret_are_files_in_the_pod_and_the_secret_on_no_disk(node: 
 
 def test_a_host_port_serves_at_the_nodes_address(node: VmNode) -> None:
     assert "version=v1" in node.vm.run("curl --silent --max-time 30 http://127.0.0.1:8088/")
+
+
+def test_top_and_autoscalers_see_what_a_pod_uses(node: VmNode) -> None:
+    cpu_m, memory_mib = measured(node, NAMESPACE)
+    assert 100 < cpu_m < 400
+    assert 12 <= memory_mib < 64
 
 
 def test_running_out_of_memory_is_told(node: VmNode) -> None:

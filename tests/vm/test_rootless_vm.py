@@ -14,7 +14,7 @@ from lab.inventory import inventory_text
 from lab.rootfs import LOGIN_USER
 from lab.vm import LOGIN_TIMEOUT_S, Vm
 from tests.lab.cluster import Cluster, deployment, ids, single, wait_for
-from tests.vm.node import LIMITS, PAGE, PATIENCE_S, OneHost, VmNode
+from tests.vm.node import LIMITS, PAGE, PATIENCE_S, OneHost, VmNode, measured
 
 NAMESPACE = "rootless"
 
@@ -60,6 +60,12 @@ def test_limits_are_enforced_where_systemd_delegates(rootless: Cluster) -> None:
     (web,) = [one for one in rootless.running(NAMESPACE) if one.pod.startswith("web")]
     limits = rootless.inside(web, "cd /sys/fs/cgroup; cat memory.max memory.swap.max cpu.max")
     assert limits.split("\n") == [str(64 << 20), "0", "50000 100000"]
+
+
+def test_top_and_autoscalers_see_what_a_pod_uses(rootless: Cluster) -> None:
+    cpu_m, memory_mib = measured(rootless, NAMESPACE)
+    assert 100 < cpu_m < 400
+    assert 12 <= memory_mib < 64
 
 
 def test_a_host_port_serves_at_the_nodes_address(rootless: Cluster, vm: Vm) -> None:
