@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,9 +18,10 @@ from lab.system import run
 PACKAGES = ("python3", "podman", "crun", "conmon", "netavark", "catatonit", "iptables", "chrony")
 
 
-def packages() -> Path:
-    """A directory with all packages and a list of them, as apt reads it. Made once, then kept in the lab's cache."""
-    return base.cached(f"{base.SUITE}-packages-{base.digest(base.SUITE, *PACKAGES)}", _build)
+def packages(wanted: Sequence[str] = PACKAGES) -> Path:
+    """A directory with these packages and a list of them, as apt reads it. Made once, then kept in the lab's cache."""
+    name = f"{base.SUITE}-packages-{base.digest(base.SUITE, *wanted)}"
+    return base.cached(name, lambda target: _build(target, wanted))
 
 
 @contextmanager
@@ -42,11 +43,11 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Nobody reads it."""
 
 
-def _build(target: Path) -> None:
+def _build(target: Path, wanted: Sequence[str]) -> None:
     root = target.with_name(f"{target.name}.root.new")
     keep = ('--aptopt=APT::Keep-Downloaded-Packages "true"', "--skip=essential/unlink,cleanup/apt")
     try:
-        base.make_root(base.SUITE, ("apt", *PACKAGES), root, *keep)
+        base.make_root(base.SUITE, ("apt", *wanted), root, *keep)
         shutil.copytree(root / "var/cache/apt/archives", target, ignore=lambda _, names: _not_packages(names))
     finally:
         shutil.rmtree(root, ignore_errors=True)
