@@ -6,6 +6,7 @@ sockets, which cost a third less than asyncio's streams.
 """
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import re
@@ -25,6 +26,9 @@ READ_BYTES_MAX = 64 * 1024
 MESSAGE_CHARS_MAX = 512
 EXEC_SLACK_S = 5.0
 REDIRECTS_MAX = 10  # as kubelet
+NEXT_ADDRESS_S = (
+    0.3  # until a name's next address is tried, as Go's dialer does: `localhost` is ::1 first, where few servers listen
+)
 _REMEMBERED = 1024  # of what is the same for every probe of a pod
 _RESOLVER = ThreadPoolExecutor(2, thread_name_prefix="resolver")
 _EXHAUSTED = (
@@ -101,7 +105,14 @@ async def _connect(host: str, port: int, inside: Optional[Process]) -> socket.so
         connection = await process.connected_inside(inside, host, port)
         connection.setblocking(False)
         return connection
-    address = host if _is_address(host) else await _address(host, port)
+    *others, last = [host] if _is_address(host) else await _addresses(host, port)
+    for address in others:
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            return await asyncio.wait_for(_connected(address, port), NEXT_ADDRESS_S)
+    return await _connected(last, port)
+
+
+async def _connected(address: str, port: int) -> socket.socket:
     connection = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
@@ -137,11 +148,11 @@ async def _streams(
         raise
 
 
-async def _address(host: str, port: int) -> str:
-    """Of a name, its first address. The loop's own threads make pods' files: a name server that is dead must not hold them up."""
+async def _addresses(host: str, port: int) -> list[str]:
+    """Of a name. The loop's own threads make pods' files: a name server that is dead must not hold them up."""
     ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     found = await asyncio.get_running_loop().run_in_executor(_RESOLVER, ask)
-    return str(found[0][4][0])
+    return [str(address[0]) for *_, address in found]
 
 
 @lru_cache(_REMEMBERED)

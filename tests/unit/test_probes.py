@@ -147,6 +147,28 @@ def test_a_name_is_resolved_and_goes_along_as_the_host(monkeypatch: pytest.Monke
     assert b"localhost:" in peer.requests[0]
 
 
+@pytest.mark.parametrize("addresses", [("::1", "127.0.0.1"), ("127.0.0.1", "::1"), ("0.0.0.1", "::1", "127.0.0.1")])
+def test_of_a_name_with_several_addresses_one_that_serves_is_enough(
+    monkeypatch: pytest.MonkeyPatch, addresses: tuple[str, ...]
+) -> None:
+    """As Go's dialer has it, and so the kubelet: `localhost` is ::1 first on most hosts."""
+
+    def resolve(_: str, port: int, **__: Any) -> list[tuple[Any, ...]]:
+        return [(0, 0, 0, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    peer = Peer(lambda _: answer(200))
+    assert probe_peer(peer, lambda port: Handler("http", port=port, host="app.example")).ok
+    assert len(peer.requests) == 1
+
+
+def test_a_name_none_of_whose_addresses_serves_fails_with_the_last_ones_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", (a, 1)) for a in ("::1", "127.0.0.1")])
+    outcome = probe_peer(Peer(lambda _: answer(200)), lambda _: Handler("tcp", port=1, host="app.example"))
+    assert (outcome.ok, outcome.known) == (False, True)
+    assert "127.0.0.1" in outcome.message
+
+
 def test_without_a_thread_for_the_pods_network_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(_: threading.Thread) -> NoReturn:
         raise RuntimeError("can't start new thread")
