@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -384,7 +385,10 @@ def test_a_bug_in_what_is_asked_for_costs_no_place() -> None:
             raise ZeroDivisionError
         return "sshoal_up 1\n"
 
-    assert ask([SCRAPE] * 21, text)[-1].startswith(b"HTTP/1.1 200 OK\r\n")
+    answers = ask([SCRAPE] * 21, text)
+    # Python below 3.12 tells of such a task when it is collected, and reads sources for that: done in the middle of reading sources, it fails.
+    gc.collect()
+    assert answers[-1].startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_the_server_ends_though_somebody_still_listens(capfd: pytest.CaptureFixture[str]) -> None:
