@@ -4,7 +4,7 @@
     .venv/bin/python tools/compatibility.py --check    # exit 1 when it is not current
 
 In: the models of controller/model/kinds, the table of what they refuse (unsupported.py), and tests/lab/observed.yaml, which names the lab
-test that sees a field's effect on real hosts. A field without one is supported by code and unit tests only, and the page says so.
+test that sees a field's effect on real hosts. A supported field without one is an error.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ HEAD = """\
 
 This page is generated from the models (`tools/compatibility.py`); a test keeps it current. Field by field:
 
-- **supported**: means here what it means in Kubernetes. The test behind it observes the effect on real hosts, with real Podman;
-  *not observed* says that only code and unit tests know of it, so far. Tests are those of `tests/lab`; a name that ends in `.yaml` is a
-  manifest of `tests/cases/manifests/kubernetes`, run by `test_cluster_manifests.py`.
+- **supported**: means here what it means in Kubernetes. The test behind it observes the effect on real hosts, with real Podman. Tests are
+  those of `tests/lab`; a name that ends in `.yaml` is a manifest of `tests/cases/manifests/kubernetes`, run by `test_cluster_manifests.py`.
 - **refused**: Kubernetes has the field, sshoal does not; a manifest with it is an error, and `--lenient` runs the object without it.
 - **refused, this X too**: the same, but `--lenient` leaves out all of the X that holds the value.
 - **refused, object too**: the same, but without this field the object would do harm, so that `--lenient` leaves it out.
 - **refused unless X**: X is what happens anyway, so a manifest may say it.
+- **only X**: another value is an error; this one is what happens anyway.
 - **no effect**: it is about something that never happens here.
 
 What deviates although it is supported is listed at the end of each kind, and in [limits](limits.md). A type that several kinds share is
@@ -90,7 +90,10 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def load_observed() -> dict[str, Any]:
-    """{"fields": {"Type.field": test}, "deviations": {kind: [text]}}. Raises ValueError for a field that is named twice."""
+    """{"fields": {"Type.field": test}, "no_effect": ["Type.field"], "deviations": {kind: [text]}}.
+
+    Raises ValueError for a field that is named twice.
+    """
     data = yaml.safe_load(OBSERVED.read_text())
     fields: dict[str, str] = {}
     for test, names in data["tests"].items():
@@ -98,7 +101,7 @@ def load_observed() -> dict[str, Any]:
             if name in fields:
                 raise ValueError(f"{name} is named by {fields[name]} and {test}")
             fields[name] = test
-    return {"fields": fields, "deviations": data["deviations"]}
+    return {"fields": fields, "no_effect": data["no_effect"], "deviations": data["deviations"]}
 
 
 def fields_of(model: type[BaseModel]) -> list[str]:
@@ -110,11 +113,26 @@ def fields_of(model: type[BaseModel]) -> list[str]:
     return [name for name in names if name not in telling]
 
 
+def only_value(model: type[BaseModel], field: str) -> str:
+    """The one value that a field may have; "" when there are several."""
+    info = next(info for name, info in model.model_fields.items() if field in (info.alias, name))
+    values = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is typing.Literal else ()
+    return str(values[0]) if len(values) == 1 else ""
+
+
 def _table(name: str, model: type[BaseModel], observed: dict[str, Any]) -> list[str]:
     rows = []
     for field in fields_of(model):
         test = observed["fields"].get(f"{model.__name__}.{field}")
-        rows.append((field, "supported", f"`{test}`" if test else "*not observed*"))
+        only = only_value(model, field)
+        if test:
+            rows.append((field, "supported", f"`{test}`"))
+        elif only:
+            rows.append((field, f"only `{only}`", ""))
+        elif f"{model.__name__}.{field}" in observed["no_effect"]:
+            rows.append((field, "no effect", ""))
+        else:
+            raise ValueError(f"{model.__name__}.{field}: name the lab test that sees its effect in {OBSERVED.name}")
     for field, meaning in sorted(unsupported.FIELDS.get(model.__name__, {}).items()):
         rows.append((field, _refusal(meaning, model.__name__), ""))
     for field, (meaning, values) in sorted(unsupported.VALUES.get(model.__name__, {}).items()):

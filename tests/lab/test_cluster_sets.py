@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
 from lab.lab import Lab
 from tests.lab.cluster import Cluster, Object, ids, spread, tolerating, wait_for
 
@@ -84,6 +86,15 @@ def test_an_identity_on_a_cut_off_host_is_not_started_elsewhere_until_a_person_v
         wait_for(lambda: f"{lost.host} answers again" in log.read_text(), "the host to be back")
         wait_for(lambda: [one.pod for one in cluster.running(ns)] == ["db-0", "db-1", "db-2"], "one of each to be left")
         wait_for(lambda: lost.host not in {one.host for one in cluster.running(ns)}, "the one elsewhere to be left")
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"])
+def test_a_selector_that_misses_the_pods_of_its_template_is_refused(cluster: Cluster, ns: str, kind: str) -> None:
+    cluster.run("reconcile", "--settle")
+    before = cluster.stored()
+    bad = workload(kind, "web", selector={"matchLabels": {"app": "other"}})
+    assert "spec.template.metadata.labels: do not match spec.selector" in cluster.apply(ns, bad, expect=2)
+    assert cluster.stored() == before
 
 
 def workload(kind: str, name: str, *, image: str = "v1", pod: Any = None, **spec: Any) -> Object:

@@ -154,9 +154,9 @@ def test_an_address_is_kept_over_restarts_where_that_is_asked_for(cluster: Clust
     assert after.uid != before.uid
 
 
-def test_claims_have_the_labels_of_their_template_and_are_made_where_their_set_is(cluster: Cluster, ns: str) -> None:
+def test_claims_have_the_metadata_of_their_template_and_are_made_where_their_set_is(cluster: Cluster, ns: str) -> None:
     made = stateful(replicas=1)
-    labelled = {"namespace": "elsewhere", "labels": {"kind": "precious"}}
+    labelled = {"namespace": "elsewhere", "labels": {"kind": "precious"}, "annotations": {"kept-by": "ops"}}
     made["spec"]["volumeClaimTemplates"][0]["metadata"] |= labelled
     asking = {**CLAIM_SPEC, "volumeName": "made-by-hand"}
     waiting = single("waiting", container=shell("sleep 1000"), pod=_claiming("unmade"))
@@ -166,15 +166,37 @@ def test_claims_have_the_labels_of_their_template_and_are_made_where_their_set_i
         assert one.pod == "db-0"
         chosen = cluster.run("get", "pvc", "-n", ns, "-l", "kind=precious", "-o", "name").split()
         assert [name.rpartition("/")[2] for name in chosen] == ["data-db-0"]
+        assert "kept-by: ops" in cluster.run("get", "pvc", "data-db-0", "-n", ns, "-o", "yaml")
         wait_for(lambda: "asks for the volume made-by-hand" in cluster.run("describe", "pod/waiting", "-n", ns), "why")
     assert cluster.pod(ns, "waiting")["status"]["phase"] == "Pending"
+
+
+def test_a_volume_that_belongs_to_its_group_already_is_left_as_it_is_where_that_is_asked_for(
+    cluster: Cluster, ns: str
+) -> None:
+    groups = {"securityContext": {"fsGroup": 2000, "fsGroupChangePolicy": "OnRootMismatch"}}
+    sleeper = shell("sleep 10000", volumeMounts=[{"name": "data", "mountPath": "/data"}])
+    user = single("user", container=sleeper, pod={**_claiming("shared"), **groups, "terminationGracePeriodSeconds": 0})
+    cluster.apply(ns, claim("shared", CLAIM_SPEC), user)
+    [one] = cluster.wait_running(ns, 1)
+    look = "stat -c %g /data /data/file"
+    assert cluster.inside(one, f"touch /data/file; chgrp 3000 /data/file; {look}").split() == ["2000", "3000"]
+    cluster.run("delete", "pod/user", "-n", ns)
+    cluster.apply(ns, user)
+    [again] = cluster.wait_running(ns, 1)
+    assert cluster.inside(again, look).split() == ["2000", "3000"]
 
 
 def test_bad_claims_exit_2_and_change_nothing(cluster: Cluster, ns: str) -> None:
     cluster.apply(ns, stateful(replicas=1))
     before = cluster.stored()
+    too_much = {"requests": {"storage": "2Mi"}, "limits": {"storage": "1Mi"}}
     for bad, words in (
         (claim("x", {"accessModes": ["ReadWriteOnce"]}), "spec.resources.requests.storage: is required"),
+        (
+            claim("x", {**CLAIM_SPEC, "resources": too_much}),
+            "spec.resources.requests.storage: 2Mi is more than the limit",
+        ),
         (claim("x", {**CLAIM_SPEC, "volumeMode": "Block"}), "spec.volumeMode: Block: Kubernetes has it"),
         (claim("data-db-0", {**CLAIM_SPEC, "storageClassName": "fast"}), "spec.storageClassName: cannot be changed"),
         (stateful(replicas=1, size="2Mi"), "spec.volumeClaimTemplates: cannot be changed"),
