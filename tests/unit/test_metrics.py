@@ -386,7 +386,7 @@ def test_a_bug_in_what_is_asked_for_costs_no_place() -> None:
         return "sshoal_up 1\n"
 
     answers = ask([SCRAPE] * 21, text)
-    # Python below 3.12 tells of such a task when it is collected, and reads sources for that: done in the middle of reading sources, it fails.
+    # Python below 3.12 tells of such tasks when they are collected, and parses sources for that: a parser interrupted by it fails.
     gc.collect()
     assert answers[-1].startswith(b"HTTP/1.1 200 OK\r\n")
 
