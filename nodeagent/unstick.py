@@ -57,14 +57,17 @@ def unstick(socket_path: str, ids: Collection[str], hanging_s: float) -> tuple[s
 
 
 def _end(victim: Process, service: Optional[Process]) -> bool:
+    """Whether it was ended."""
     try:
         if victim == service:
             process.send_signal(victim, signal.SIGKILL)  # itself alone: conmon may be its child
-        elif process.is_seen(victim):
+            return True
+        if process.is_seen(victim):  # else it has ended by itself, meanwhile
             process.kill_tree(victim.pid)
+            return True
     except PermissionError:
-        return False
-    return True
+        pass
+    return False
 
 
 def listener_of(socket_path: str) -> Optional[Process]:
