@@ -65,16 +65,22 @@ def apply(
     budget_s = duration_s(timeout) if wait else 0.0
     wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
     wiring.inventory()  # a broken inventory shall be told before anything is stored
-    run(apply_texts(wiring, read_texts(filename, recursive), lenient, namespace, budget_s))
+    texts = read_texts(filename, recursive)
+    # A cluster's first manifests are read before anything is made: mistakes leave nothing behind. Later ones are while hosts are called.
+    first = None if wiring.context.store.exists() else load_manifests(texts, lenient, namespace)
+    run(apply_texts(wiring, texts, lenient, namespace, budget_s, first))
 
 
-async def apply_texts(wiring: Wiring, texts: Texts, lenient: bool, namespace: str, budget_s: float) -> None:
+async def apply_texts(
+    wiring: Wiring, texts: Texts, lenient: bool, namespace: str, budget_s: float, known: list[Manifest] | None = None
+) -> None:
+    """`known`: what the texts hold, where they were read before."""
     from controller.cli.carry import carrying, commit
     from controller.cli.names import resource
     from controller.decide import verbs
 
     async with carrying(wiring) as carry:
-        manifests = load_manifests(texts, lenient, namespace)
+        manifests = load_manifests(texts, lenient, namespace) if known is None else known
         applied = verbs.apply(wiring.world(), manifests, wiring.sealer.hash, wiring.now())
         secrets = {
             f"{manifest.object.metadata.namespace}/{manifest.object.metadata.name}": manifest.source

@@ -270,6 +270,15 @@ def test_describe_shows_the_events_of_the_object(full: Shell) -> None:
 # ---- changing ----
 
 
+@pytest.mark.parametrize("verb", ["apply", "plan"])
+def test_a_mistake_in_a_clusters_first_manifest_leaves_nothing_behind(shell: Shell, verb: str) -> None:
+    (shell.home / "hosts.ini").write_text("node1 ansible_host=127.0.0.1 ansible_port=1\n")
+    (shell.home / "bad.yaml").write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: []}\n")
+    code, _, told = shell(verb, "-f", "bad.yaml", "-i", "hosts.ini")
+    assert (code, "bad.yaml:4: spec.containers" in told) == (2, True)
+    assert not shell.context.exists()
+
+
 def test_a_secret_that_is_applied_unchanged_does_not_take_back_what_another_user_gave_it_meanwhile(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
