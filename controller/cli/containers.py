@@ -30,12 +30,18 @@ def spec_of_pod(world: World, pod: Pod) -> Mapping[str, Any]:
     return (template_of(world, pod) or {}).get("spec") or {}
 
 
+def containers_of(world: World, pod: Pod, *, init: bool = True) -> list[str]:
+    """Names in the order in which they start; empty when its owner is gone."""
+    spec = spec_of_pod(world, pod)
+    groups = ("initContainers", "containers") if init else ("containers",)
+    return [str(item["name"]) for group in groups for item in spec.get(group) or ()]
+
+
 def choose_container(world: World, pod: Pod, name: str) -> str:
     """The container named, or the default one. Raises NotFound with those that there are."""
-    spec = spec_of_pod(world, pod)
-    regular = [str(item["name"]) for item in spec.get("containers") or ()]
-    everything = [*regular, *(str(item["name"]) for item in spec.get("initContainers") or ())]
+    regular = containers_of(world, pod, init=False)
     if name:
+        everything = containers_of(world, pod)
         if everything and name not in everything:
             raise NotFound(
                 f"pod {pod.meta.name} has no container {name!r}", hint=f"its containers: {', '.join(everything)}"
@@ -61,7 +67,7 @@ def exec_words(words: Sequence[str]) -> tuple[str, ...]:
 
 def tell_choice(world: World, pod: Pod, name: str) -> None:
     """Says which container was chosen where there was a choice."""
-    regular = [str(item["name"]) for item in spec_of_pod(world, pod).get("containers") or ()]
+    regular = containers_of(world, pod, init=False)
     if not name and len(regular) > 1:
         chosen = choose_container(world, pod, "")
         print(f"note: container {chosen} of {', '.join(regular)}; others by -c", file=sys.stderr)

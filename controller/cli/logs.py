@@ -1,4 +1,4 @@
-"""Logs of one or several pods, merged as they arrive. In: pods and what is wanted of them. Out: whole lines on standard output."""
+"""Logs of containers of one or several pods, merged as they arrive. In: pods and what is wanted of them. Out: whole lines."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from controller.cli.containers import choose_container, host_of_pod, tell_choice
+from controller.cli.containers import choose_container, containers_of, host_of_pod, tell_choice
 from controller.cli.output import Unwritten, writing_here
-from controller.model.cluster import Pod
+from controller.model.cluster import Pod, World
 from controller.model.errors import HostError, NotFound
 from nodeagent import protocol
 from nodeagent.protocol import LogsRequest
@@ -30,12 +30,20 @@ _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\x1b")) + b"\x7f"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    container: str
+    container: str  # "": the default one of each pod
     follow: bool
     previous: bool
     tail: int
     since_s: float
     timestamps: bool
+    all_containers: bool = False
+
+
+class Log(NamedTuple):
+    """What one container writes."""
+
+    pod: Pod
+    container: str
 
 
 async def show_logs(wiring: Wiring, pods: Sequence[Pod], wanted: Wanted, pods_now: Callable[[], Sequence[Pod]]) -> bool:
@@ -43,25 +51,32 @@ async def show_logs(wiring: Wiring, pods: Sequence[Pod], wanted: Wanted, pods_no
 
     Args:
         pods_now: asked now and then while following several: their successors are followed too.
-    Raises: NotFound when there are no pods, HostError when the only one has no log.
+    Raises: NotFound when there are no pods or a pod has no such container, HostError when the only one has no log.
     """
     if not pods:
         raise NotFound("there are no pods on nodes, so there are no logs")
-    merged = len(pods) > 1 or (pods[0].meta.owner is not None and len(pods_now()) > 1)
-    shown = _Shown(merged)
+    logs = _logs_of(wiring.world(), pods, wanted)
+    merged = len(logs) > 1 or (pods[0].meta.owner is not None and len(pods_now()) > 1)
+    shown = _Shown(merged, wanted.all_containers)
     if not merged:
         tell_choice(wiring.world(), pods[0], wanted.container)
     async with wiring.fleet(deploy=False) as fleet:
         reading = _Reading(wiring, fleet, wanted, shown, merged)
         if wanted.follow and merged:
-            return await reading.follow(pods, pods_now)
+            return await reading.follow(logs, pods_now)
         slots = asyncio.Semaphore(PARALLEL_MAX)
 
-        async def one(pod: Pod) -> bool:
+        async def one(log: Log) -> bool:
             async with slots:
-                return await reading.read(pod)
+                return await reading.read(log)
 
-        return not all(await asyncio.gather(*map(one, pods)))
+        return not all(await asyncio.gather(*map(one, logs)))
+
+
+def _logs_of(world: World, pods: Iterable[Pod], wanted: Wanted) -> list[Log]:
+    if not wanted.all_containers:
+        return [Log(pod, wanted.container) for pod in pods]
+    return [Log(pod, name) for pod in pods for name in containers_of(world, pod) or ("",)]
 
 
 def _raise_unwritten(tasks: Iterable[asyncio.Task[bool]]) -> None:
@@ -84,82 +99,91 @@ class _Reading:
         self._shown = shown
         self._merged = merged
 
-    async def follow(self, pods: Sequence[Pod], pods_now: Callable[[], Sequence[Pod]]) -> bool:
-        """All pods, and those that come later or begin later. Ends when none is left."""
-        begun = [pod for pod in pods if self._has_begun(pod)] or pods
-        tasks = {pod.meta.uid: asyncio.ensure_future(self.read(pod)) for pod in begun}
+    async def follow(self, logs: Sequence[Log], pods_now: Callable[[], Sequence[Pod]]) -> bool:
+        """All logs, and those that come later or begin later. Ends when none is left."""
+        begun = [log for log in logs if self._has_begun(log)] or logs
+        tasks = {_key(log): asyncio.ensure_future(self.read(log)) for log in begun}
         failed = False
         try:
             while any(not task.done() for task in tasks.values()):
                 await asyncio.wait(tasks.values(), timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
                 _raise_unwritten(tasks.values())
                 await asyncio.sleep(_LOOK_S)
-                for pod in pods_now():
-                    if pod.meta.uid not in tasks and pod.stop is None and self._has_begun(pod):
-                        tasks[pod.meta.uid] = asyncio.ensure_future(self.read(pod))
+                staying = [pod for pod in pods_now() if pod.stop is None]
+                for log in _logs_of(self._wiring.world(), staying, self._wanted):
+                    if _key(log) not in tasks and self._has_begun(log):
+                        tasks[_key(log)] = asyncio.ensure_future(self.read(log))
             failed = not all(task.result() for task in tasks.values())
         finally:
             for task in tasks.values():
                 task.cancel()
         return failed
 
-    def _has_begun(self, pod: Pod) -> bool:
+    def _has_begun(self, log: Log) -> bool:
         """Whether its host says that there is a log: asked before, it would only refuse."""
-        if pod.report is None:
+        if log.pod.report is None:
             return False
         try:
-            name = choose_container(self._wiring.world(), pod, self._wanted.container)
+            name = choose_container(self._wiring.world(), log.pod, log.container)
         except NotFound:  # told when it is read
             return False
-        return any(item.name == name and item.state != "waiting" for item in pod.report.containers)
+        return any(item.name == name and item.state != "waiting" for item in log.pod.report.containers)
 
-    async def read(self, pod: Pod) -> bool:
-        """One pod's log to its end → whether it could be had. Of several pods, one's failure is only told."""
+    async def read(self, log: Log) -> bool:
+        """One log to its end → whether it could be had. Of several, one's failure is only told."""
         try:
-            await self._read(pod)
+            await self._read(log)
         except HostError as error:
             if not self._merged:
                 raise
-            print(f"note: {pod.meta.name}: {error.message}", file=sys.stderr)
+            print(f"note: {self._shown.title(log)}: {error.message}", file=sys.stderr)
             return False
         return True
 
-    async def _read(self, pod: Pod) -> None:
+    async def _read(self, log: Log) -> None:
         world, wanted = self._wiring.world(), self._wanted
         request = LogsRequest(
-            pod.meta.uid,
-            choose_container(world, pod, wanted.container),
+            log.pod.meta.uid,
+            choose_container(world, log.pod, log.container),
             previous=wanted.previous,
             follow=wanted.follow,
             timestamps=wanted.timestamps,
             tail=wanted.tail,
             since_s=wanted.since_s,
         )
-        stream = await self._fleet.stream(host_of_pod(self._wiring, world, pod), protocol.LOGS, request)
+        stream = await self._fleet.stream(host_of_pod(self._wiring, world, log.pod), protocol.LOGS, request)
         begun = {protocol.STDOUT: b"", protocol.STDERR: b""}
         try:
             async for kind, piece in stream:
                 *lines, begun[kind] = (begun[kind] + piece).split(b"\n")
                 if len(begun[kind]) > LINE_BYTES_MAX:
                     lines, begun[kind] = [*lines, begun[kind]], b""
-                self._shown.lines(pod.meta.name, lines)
-            self._shown.lines(pod.meta.name, [rest for rest in begun.values() if rest])
+                self._shown.lines(log, lines)
+            self._shown.lines(log, [rest for rest in begun.values() if rest])
         finally:
             stream.close()
 
 
-class _Shown:
-    """Standard output: raw where it is no terminal, tame where it is; a coloured prefix per pod when several are merged."""
+def _key(log: Log) -> tuple[str, str]:
+    return log.pod.meta.uid, log.container
 
-    def __init__(self, merged: bool) -> None:
+
+class _Shown:
+    """Standard output: raw where it is no terminal, tame where it is; a coloured prefix per log when several are merged."""
+
+    def __init__(self, merged: bool, with_containers: bool = False) -> None:
         self._tty = sys.stdout.isatty()
         self._merged = merged
+        self._with_containers = with_containers
         self._prefixes: dict[str, bytes] = {}
 
-    def lines(self, pod: str, lines: Sequence[bytes]) -> None:
+    def title(self, log: Log) -> str:
+        return f"{log.pod.meta.name}/{log.container}" if self._with_containers else log.pod.meta.name
+
+    def lines(self, log: Log, lines: Sequence[bytes]) -> None:
         if not lines:
             return
-        prefix = self._prefix(pod) if self._merged else b""
+        prefix = self._prefix(self.title(log)) if self._merged else b""
         reset = b"\x1b[0m" if self._tty else b""
         text = b"".join(
             prefix + (tame(line) + reset * (b"\x1b" in line) if self._tty else line) + b"\n" for line in lines
@@ -168,9 +192,9 @@ class _Shown:
             sys.stdout.buffer.write(text)
             sys.stdout.buffer.flush()
 
-    def _prefix(self, pod: str) -> bytes:
-        if pod not in self._prefixes:
+    def _prefix(self, title: str) -> bytes:
+        if title not in self._prefixes:
             colour = _COLOURS[len(self._prefixes) % len(_COLOURS)]
-            text = f"\x1b[{colour}m[{pod}]\x1b[0m " if self._tty else f"[{pod}] "
-            self._prefixes[pod] = text.encode()
-        return self._prefixes[pod]
+            text = f"\x1b[{colour}m[{title}]\x1b[0m " if self._tty else f"[{title}] "
+            self._prefixes[title] = text.encode()
+        return self._prefixes[title]

@@ -38,6 +38,9 @@ def logs(
     ] = None,
     selector: options.ChosenPods = None,
     container: Container = "",
+    all_containers: Annotated[
+        bool, typer.Option("--all-containers", help="Of all containers of each pod, those that only begin it included.")
+    ] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is written.")] = False,
     previous: Annotated[
         bool, typer.Option("--previous", "-p", help="Of the container before its last restart.")
@@ -56,7 +59,7 @@ def logs(
 
     Examples:
         sshoal logs deployment/web -f --tail 20
-        sshoal logs -l app=web,tier!=db -f
+        sshoal logs -l app=web,tier!=db --all-containers -f
         sshoal logs web-6d4cf56db6-x7k2p -c nginx --previous
         sshoal logs job/pi --since 5m --timestamps
     """
@@ -64,13 +67,16 @@ def logs(
     from controller.cli.output import duration_s
     from controller.cli.targets import NONE_FOUND
     from controller.cli.wiring import Wiring
+    from controller.model.errors import UsageError
 
+    if all_containers and container:
+        raise UsageError("--all-containers and -c contradict each other", hint="one of them")
     since_s = duration_s(since) if since else 0.0
     if tail is None:
         tail = -1 if selector is None else _TAIL_OF_CHOSEN
     pods_of = _whose_logs(target, selector, namespace)
     wiring = Wiring.of(context_dir, inventory)
-    wanted = Wanted(container, follow, previous, tail, since_s, timestamps)
+    wanted = Wanted(container, follow, previous, tail, since_s, timestamps, all_containers)
     chosen = pods_of(wiring.world())
     if chosen is None:
         print(NONE_FOUND, file=sys.stderr)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.cluster import PATIENCE_S, SSHOAL, Cluster, deployment
+from tests.lab.cluster import PATIENCE_S, REPOSITORY, SSHOAL, Cluster, deployment, shell, single
 
 NAMESPACE = "commands"
 
@@ -46,6 +46,19 @@ def test_logs_by_labels_are_the_last_lines_of_each_pod_that_has_them(web: Cluste
     none = web.call("logs", "-l", "app=other", "-n", NAMESPACE)
     assert (none.exit_code, none.out) == (0, "")
     assert "No resources found" in none.err
+
+
+def test_logs_of_all_containers_are_merged_each_line_with_its_container(web: Cluster) -> None:
+    begins = {"name": "begins", "image": f"{REPOSITORY}:v1", "command": ["echo", "first"]}
+    main = shell("echo main; sleep 1000", name="main")
+    side = {"name": "side", "image": f"{REPOSITORY}:v1", "command": ["sh", "-c", "echo side; sleep 1000"]}
+    pod = single("several", container=main, pod={"initContainers": [begins], "terminationGracePeriodSeconds": 0})
+    pod["spec"]["containers"].append(side)
+    web.apply(NAMESPACE, pod)
+    lines = web.call("logs", "several", "--all-containers", "-n", NAMESPACE).out.splitlines()
+    assert sorted(lines) == ["[several/begins] first", "[several/main] main", "[several/side] side"]
+    assert web.call("logs", "several", "-c", "side", "-n", NAMESPACE).out == "side\n"
+    web.run("delete", "pod/several", "-n", NAMESPACE)
 
 
 def test_the_exit_code_of_a_command_is_ours_and_its_outputs_stay_apart(web: Cluster, pod: str) -> None:

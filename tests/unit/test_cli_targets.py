@@ -213,6 +213,12 @@ def test_logs_of_a_selector_tell_of_each_pod_that_cannot_be_asked(running: Shell
     assert "note: one: node1" in err and "note: two: node1" in err
 
 
+def test_logs_of_all_containers_tell_of_each_that_cannot_be_had(running: Shell) -> None:
+    code, out, err = running("logs", "-l", "app=web", "--all-containers", "-i", "hosts.ini")
+    assert (code, out) == (4, "")
+    assert "note: one/main: node1" in err and "note: two/main: node1" in err
+
+
 def test_logs_of_a_selector_that_chooses_none_say_so(running: Shell) -> None:
     assert running("logs", "-l", "app=nothing", "-i", "hosts.ini") == (0, "", FOUND_NONE)
 
@@ -222,6 +228,7 @@ def test_logs_of_a_selector_that_chooses_none_say_so(running: Shell) -> None:
     [
         pytest.param(["one", "-l", "app=web"], "only a selector (-l) or a POD name is allowed", "-l", id="both"),
         pytest.param([], "POD or KIND/NAME is missing", "deployment/web", id="neither"),
+        pytest.param(["one", "--all-containers", "-c", "c"], "contradict each other", "one of them", id="all and one"),
         pytest.param(["-l", ""], "-l is given an empty selector", "unset?", id="empty"),
         pytest.param(["-l", "a=b=c"], "is not a label selector", "app=web", id="no selector"),
     ],
