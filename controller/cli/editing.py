@@ -1,9 +1,9 @@
-"""Commands on declared objects as text: diff, edit. What an object looks like as text stands in difference.py."""
+"""Commands on what is declared: diff, edit, set image. What an object looks like as text stands in difference.py."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from controller.cli.wiring import Wiring
     from controller.model.cluster import Record, Ref, World
     from controller.model.manifest import Manifest
+    from controller.model.plan import Change
+
+
+set_app = typer.Typer(help="Change one thing of a declared object.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def register(app: typer.Typer) -> None:
     app.command()(diff)
     app.command()(edit)
+    app.add_typer(set_app, name="set")
 
 
 def diff(
@@ -92,6 +97,55 @@ def edit(
         error.hint = "; ".join(filter(None, (error.hint, f"your text is kept: {path}")))
         raise
     path.unlink(missing_ok=True)
+
+
+@set_app.command("image")
+def set_image(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KIND/NAME CONTAINER=IMAGE…", help="A workload, and the images of its containers; * is all of them."
+        ),
+    ],
+    namespace: options.Namespace = "default",
+    wait: Wait = True,
+    timeout: options.Timeout = "2m",
+    inventory: options.Inventory = None,
+    vault_id: options.VaultIds = None,
+    allow_executable_inventory: options.Executables = False,
+    context_dir: options.ContextDir = "",
+) -> None:
+    """Give containers of a workload another image, by the rules of a rollout. The next apply of its manifest writes what that says.
+
+    Examples:
+        sshoal set image deployment/web nginx=nginx:1.27
+        sshoal set image cronjob/report '*=registry.example/report:2.1' -n shop
+    """
+    from controller.act.settings import now
+    from controller.cli.difference import declared_object
+    from controller.cli.workloads import change, load_manifests, tell_warnings
+    from controller.cli.yamltext import dump
+    from controller.decide import verbs
+    from controller.decide.setimage import parse_images, with_images
+    from controller.model.errors import UsageError
+
+    images = parse_images([word for word in words if "=" in word])
+    if not images:
+        raise UsageError("which image?", hint="for example nginx=nginx:1.27, or '*=nginx:1.27' for all containers")
+    target = [word for word in words if "=" not in word]
+    if not target:
+        raise UsageError("of which object?", hint=f"for example sshoal set image deployment/web {words[0]}")
+
+    def declare(world: World, record: Record, _: str) -> list[Change]:
+        _refuse_editing(world, record)
+        text = dump(with_images(declared_object(record), images))
+        manifests = load_manifests([("the changed object", text)], False, namespace)
+        applied = verbs.apply(world, manifests, lambda values: "", now())
+        tell_warnings(applied)
+        return [item for one in applied for item in (one.change, one.audit) if item]
+
+    request = Request(target, namespace, inventory, vault_id, allow_executable_inventory, context_dir)
+    change(request, "image updated", declare, wait, timeout)
 
 
 # ---- diff ---------------------------------------------------------------------------------------------------------------

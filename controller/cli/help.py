@@ -19,7 +19,7 @@ SECTIONS = {
         "edit",
         "delete",
         "scale",
-        "autoscale",
+        "set",
         "rollout",
         "wait",
         "label",

@@ -153,7 +153,7 @@ def scale(
     """
     from controller.decide import verbs
 
-    _change(request, "scaled", lambda world, record, _: verbs.scale(world, record, replicas), wait, timeout)
+    change(request, "scaled", lambda world, record, _: verbs.scale(world, record, replicas), wait, timeout)
 
 
 @rollout_app.command("status")
@@ -224,7 +224,7 @@ def rollout_undo(
     from controller.decide import verbs
 
     request.rolled()
-    _change(request, "rolled back", lambda world, record, _: verbs.undo(world, record, to_revision), wait, timeout)
+    change(request, "rolled back", lambda world, record, _: verbs.undo(world, record, to_revision), wait, timeout)
 
 
 @rollout_app.command("restart")
@@ -239,7 +239,7 @@ def rollout_restart(request: Request, *, wait: Wait = True, timeout: options.Tim
     from controller.decide import verbs
 
     request.rolled()
-    _change(request, "restarted", lambda _, record, text: verbs.restart(record, text), wait, timeout)
+    change(request, "restarted", lambda _, record, text: verbs.restart(record, text), wait, timeout)
 
 
 @rollout_app.command("pause")
@@ -254,7 +254,7 @@ def rollout_pause(request: Request) -> None:
     from controller.decide import verbs
 
     request.deployment()
-    _change(request, "paused", lambda _, record, __: verbs.pause(record, True), wait=False, timeout="0s")
+    change(request, "paused", lambda _, record, __: verbs.pause(record, True), wait=False, timeout="0s")
 
 
 @rollout_app.command("resume")
@@ -269,13 +269,13 @@ def rollout_resume(request: Request, *, wait: Wait = True, timeout: options.Time
     from controller.decide import verbs
 
     request.deployment()
-    _change(request, "resumed", lambda _, record, __: verbs.pause(record, False), wait, timeout)
+    change(request, "resumed", lambda _, record, __: verbs.pause(record, False), wait, timeout)
 
 
 # ---- helpers --------------------------------------------------------------------------------------------------------------
 
 
-def _change(
+def change(
     request: Request,
     done: str,
     verb: Callable[[World, Any, str], Sequence[Change]],

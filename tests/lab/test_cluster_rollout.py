@@ -53,6 +53,16 @@ def test_a_rolling_update_always_has_as_many_ready_as_it_promised(cluster: Clust
     assert most <= 5
 
 
+def test_another_image_is_set_without_a_manifest_by_the_rules_of_a_rollout(cluster: Cluster, ns: str) -> None:
+    cluster.apply(ns, deployment("web", 2, "v1", surge=1, unavailable=0))
+    with sampled(cluster, ns) as rounds:
+        said = cluster.run("set", "image", "deployment/web", f"main={IMAGE}:v2", "-n", ns)
+    assert "deployment.apps/web image updated" in said
+    assert {one.image for one in cluster.running(ns)} == {f"{IMAGE}:v2"}
+    assert min(len(now | after) for now, after in pairwise(rounds)) >= 2
+    assert "2" in cluster.run("rollout", "history", "deployment/web", "-n", ns)
+
+
 def test_an_image_that_is_nowhere_leaves_the_old_version_serving_and_undo_ends_the_matter(
     cluster: Cluster, ns: str
 ) -> None:

@@ -73,6 +73,8 @@ def test_help_loads_nothing_heavy() -> None:
         pytest.param(["rollout", "undo", "deployment"], "'deployment' alone is", "deployment/web", id="rollout of a kind"),
         pytest.param(["rollout", "undo", "cm", "settings"], "a ConfigMap has no rollout", "", id="rollout of a config map"),
         pytest.param(["drain", "node1"], "no such command 'drain'", "sshoal node drain", id="kubectl's drain"),
+        pytest.param(["patch", "deployment/web"], "no such command 'patch'", "sshoal edit", id="patch"),
+        pytest.param(["expose", "deployment/web"], "no such command 'expose'", "docs/limits.md", id="expose"),
         pytest.param(["apply", "-f", "a", "--dry-run=client"], "no such option: --dry-run", "plan -f FILE", id="dry run"),
         pytest.param(["apply", "-k", "overlays/prod"], "no such option: -k", "kustomize build", id="kustomize"),
         pytest.param(["create", "-f", "web.yaml"], "no such option: -f", "sshoal apply -f", id="create of a file"),
