@@ -1,4 +1,4 @@
-"""Commands about hosts: init, node …, inventory …, create namespace. What `init` does stands in begin.py."""
+"""Commands about hosts: init, node …, inventory …. What `init` does stands in begin.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from controller.cli import options, preparing, read
 from controller.cli.running import run
 
 if TYPE_CHECKING:
-    from controller.cli.wiring import Wiring
     from controller.model.cluster import Node, World
     from controller.model.inventory import Host, Inventory
 
@@ -22,7 +21,6 @@ node_app.command("prepare")(preparing.node_prepare)
 inventory_app = typer.Typer(
     help="Look at the inventory, as ansible-inventory does.", no_args_is_help=True, rich_markup_mode=None
 )
-create_app = typer.Typer(help="Create an object without a manifest.", no_args_is_help=True, rich_markup_mode=None)
 
 NodeName = Annotated[str, typer.Argument(metavar="NODE", help="A node, by its name in the inventory.")]
 
@@ -31,7 +29,6 @@ def register(app: typer.Typer) -> None:
     app.command()(init)
     app.add_typer(node_app, name="node")
     app.add_typer(inventory_app, name="inventory")
-    app.add_typer(create_app, name="create")
 
 
 def init(
@@ -452,37 +449,3 @@ def _inventory(context_dir: str, sources: list[str] | None, vault_id: list[str] 
     for warning in read_.warnings:
         print(f"note: {warning}", file=sys.stderr)
     return read_
-
-
-# ---- create ---------------------------------------------------------------------------------------------------------------
-
-
-@create_app.command("namespace")
-def create_namespace(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and -.")],
-    inventory: options.Inventory = None,
-    context_dir: options.ContextDir = "",
-) -> None:
-    """Create a namespace.
-
-    Examples:
-        sshoal create namespace staging
-        sshoal --context prod create namespace shop
-    """
-    from controller.cli.carry import commit
-    from controller.cli.wiring import Wiring
-    from controller.decide import verbs
-    from controller.model import manifest
-
-    wiring: Wiring = Wiring.of(context_dir, inventory)
-    text = f'{{"apiVersion": "v1", "kind": "Namespace", "metadata": {{"name": {_quoted(name)}}}}}'
-    loaded = manifest.load(text, "the command line")
-    applied = verbs.apply(wiring.world(), loaded.manifests, lambda values: "", wiring.now())  # it holds no secret
-    commit(wiring, [one.change for one in applied if one.change is not None])
-    print(f"namespace/{name} {applied[0].outcome}")
-
-
-def _quoted(text: str) -> str:
-    import json
-
-    return json.dumps(text)

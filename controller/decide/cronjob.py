@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from controller.decide.context import Step
 from controller.decide.job import COMPLETE, condition
@@ -24,6 +25,7 @@ from controller.model.plan import Change
 from controller.model.workloads import CronJob, Job
 
 SCHEDULED_KEY = "batch.kubernetes.io/cronjob-scheduled-timestamp"
+BY_HAND_KEY = "cronjob.kubernetes.io/instantiate"
 
 
 def step_cron(cron: CronJob, jobs: Sequence[Job], names: set[tuple[str, str]], now: Moment) -> Step:
@@ -57,6 +59,28 @@ def next_tick_s(cron: CronJob, now: Moment) -> float | None:
     """When it is due next, in seconds since 1970."""
     spec = spec_of_cron(cron)
     return parse_schedule(spec.schedule, spec.time_zone or "").next(now.wall_s)
+
+
+def by_hand(cron: CronJob, name: str) -> dict[str, Any]:
+    """The manifest of one more Job (kubectl's `create job --from`). It moves no time on; else it counts as the others do."""
+    template = cron.source["spec"]["jobTemplate"]
+    metadata = template.get("metadata") or {}
+    annotations = {**(metadata.get("annotations") or {}), BY_HAND_KEY: "manual"}
+    labels = {"labels": metadata["labels"]} if metadata.get("labels") else {}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": cron.meta.namespace, **labels, "annotations": annotations},
+        "spec": template["spec"],
+    }
+
+
+def owned_by(cron: CronJob, change: Change) -> Change:
+    """The change with the record as one of the CronJob's."""
+    record = change.record
+    assert isinstance(record, Job)
+    meta = replace(record.meta, owner=Ref("CronJob", cron.meta.name, cron.meta.uid))
+    return replace(change, record=replace(record, meta=meta))
 
 
 def active_jobs(jobs: Sequence[Job]) -> list[Job]:

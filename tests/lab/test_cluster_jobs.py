@@ -144,6 +144,19 @@ def made(cluster: Cluster, ns: str) -> dict[str, list[str]]:
     return found
 
 
+def test_a_cron_job_is_run_once_more_by_hand_and_an_image_once(cluster: Cluster, ns: str) -> None:
+    template = {"spec": {"template": job("unused", "echo by hand")["spec"]["template"]}}
+    spec = {"schedule": "0 0 1 1 *", "jobTemplate": template}
+    cluster.apply(ns, {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "yearly"}, "spec": spec})
+    cluster.run("create", "job", "now", "--from", "cronjob/yearly", "-n", ns)
+    cluster.run("create", "job", "once", "--image", IMAGE, "-n", ns, "--", "echo", "of an image")
+    for name, words in (("now", "by hand"), ("once", "of an image")):
+        cluster.run("wait", f"job/{name}", "--for=condition=complete", "-n", ns, "--timeout", "60s")
+        assert words in cluster.run("logs", f"job/{name}", "-n", ns)
+    cluster.run("delete", "cronjob/yearly", "-n", ns)
+    assert cluster.run("get", "jobs", "-n", ns, "-o", "name").split() == ["job.batch/once"]
+
+
 def test_a_pod_that_still_ends_is_replaced_at_once_or_only_when_it_is_gone(cluster: Cluster, ns: str) -> None:
     stubborn = "trap '' TERM; while :; do sleep 0.2; done"
     policies = {"soon": "TerminatingOrFailed", "late": "Failed"}

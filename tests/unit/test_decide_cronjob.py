@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -11,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controller.decide import verbs
-from controller.decide.cronjob import SCHEDULED_KEY
+from controller.decide.cronjob import BY_HAND_KEY, SCHEDULED_KEY, by_hand, owned_by
+from controller.model import manifest
 from controller.model.kinds.batch import CronJobSpec
 from controller.model.workloads import CronJob, Job
 from tests.agents import Agents
@@ -101,6 +103,38 @@ def test_finished_jobs_beyond_the_history_limits_go() -> None:
     assert _cron(agents).status.succeeded is not None
 
 
+@pytest.mark.parametrize(("policy", "runs"), [("Forbid", 1), ("Allow", 2)])
+def test_a_run_by_hand_counts_as_its_own_and_moves_no_time_on(policy: str, runs: int) -> None:
+    agents = Agents(cluster(1, cron_job("tick", "@hourly", concurrencyPolicy=policy)))
+    cron = _cron(agents)
+    _run_by_hand(agents, "now")
+    agents.step()
+    assert _cron(agents).status.tick_s == cron.status.tick_s
+    assert len(agents.world.pods) == 1
+    agents.seconds = _until_hour() + 1
+    agents.step()
+    assert len(_jobs(agents)) == runs
+    for change in verbs.delete(agents.world, _cron(agents), agents.now):
+        agents.world = put(agents.world, change.record)
+    agents.settle(20)
+    assert not agents.world.workloads
+
+
+def test_a_run_by_hand_is_what_its_cron_job_makes_but_for_name_and_time() -> None:
+    agents = Agents(cluster(1, cron_job()))
+    made = _run_by_hand(agents, "now")
+    agents.seconds = 61
+    agents.step()
+    [scheduled] = [item for item in _jobs(agents) if item.meta.name != "now"]
+    assert (made.source["spec"], made.template_hash, made.meta.owner) == (
+        scheduled.source["spec"],
+        scheduled.template_hash,
+        scheduled.meta.owner,
+    )
+    assert made.meta.annotations == {BY_HAND_KEY: "manual"}
+    assert made.meta.uid != scheduled.meta.uid
+
+
 def test_deleting_it_takes_its_jobs_and_pods() -> None:
     agents = _at(cron_job(), 61)
     for change in verbs.delete(agents.world, _cron(agents), agents.now):
@@ -150,6 +184,17 @@ def test_no_time_is_run_twice_whatever_the_clock_does(schedule: str, policy: str
 def test_default(field: str, value: object) -> None:
     spec = cron_job().source["spec"]
     assert getattr(CronJobSpec.model_validate(spec), field) == value
+
+
+def _run_by_hand(agents: Agents, name: str) -> Job:
+    cron = _cron(agents)
+    loaded = manifest.load(json.dumps(by_hand(cron, name)), "the command line")
+    [applied] = verbs.apply(agents.world, loaded.manifests, lambda values: "", agents.now)
+    assert applied.change is not None
+    record = owned_by(cron, applied.change).record
+    assert isinstance(record, Job)
+    agents.world = put(agents.world, record)
+    return record
 
 
 def _at(record: CronJob, seconds: float) -> Agents:
