@@ -262,7 +262,7 @@ def _deployment(scene: Scene, record: Deployment) -> Lines:
         )
         lines.append(_field("Incident", f"{told}: {incident.reason}"))
         lines += _indented([printable(line) for line in (incident.message, *incident.timeline)], 4)
-    lines += _template(spec.get("template") or {})
+    lines += template_lines(spec.get("template") or {})
     revisions = sorted(revisions_of(scene.world, record), key=lambda item: -item.revision)
     if revisions:
         rows = [_revision(scene, record, item) for item in revisions]
@@ -286,12 +286,12 @@ def _workload(scene: Scene, record: Workload | Revision) -> Lines:
     from controller.model.workloads import Revision
 
     if isinstance(record, Revision):
-        return _template(record.written) + _pins(record.images)
+        return template_lines(record.written) + _pins(record.images)
     lines = [_field(name, printable(text)) for name, text in details_of(scene, record)]
     trouble = progress_of(scene.world, record).trouble
     lines += [_field("Trouble", printable(text)) for text in trouble]
     lines += _conditions(scene, record.status.conditions)
-    lines += _template(record.template)
+    lines += template_lines(record.template)
     rows = [
         [
             pod.meta.name,
@@ -349,7 +349,7 @@ def _replica_set(scene: Scene, record: ReplicaSet) -> Lines:
         lines.append(_field("Revision", str(record.revision)))
     if record.refused:
         lines.append(_field("Refused", record.refused))
-    return lines + _template(record.template) + _pins(record.images)
+    return lines + template_lines(record.template) + _pins(record.images)
 
 
 def _pins(images: Mapping[str, str] | None) -> Lines:
@@ -357,7 +357,7 @@ def _pins(images: Mapping[str, str] | None) -> Lines:
     return _pairs("Images are", {image: pin for image, pin in (images or {}).items() if pin}, empty=False)
 
 
-def _template(template: Mapping[str, Any]) -> Lines:
+def template_lines(template: Mapping[str, Any]) -> Lines:
     lines = ["Pod template:"]
     spec = template.get("spec") or {}
     for field in ("initContainers", "containers"):

@@ -190,19 +190,32 @@ def rollout_status(
 
 @rollout_app.command("history")
 @takes_request
-def rollout_history(request: Request) -> None:
+def rollout_history(
+    request: Request,
+    *,
+    revision: Annotated[int, typer.Option(metavar="N", help="The pod template of this revision; 0: the list.")] = 0,
+) -> None:
     """List the revisions of a deployment, daemon set or stateful set.
 
     Examples:
         sshoal rollout history deployment/web
-        sshoal rollout history statefulset/db -n shop
+        sshoal rollout history statefulset/db -n shop --revision 2
     """
+    from controller.cli.names import resource
     from controller.cli.output import table
     from controller.decide import verbs
 
     world = request.wiring().world()
     record = verbs.find(world, *request.rolled())
-    rows = [[str(one.number), one.name, one.change_cause] for one in verbs.history(world, record)]
+    revisions = verbs.history(world, record)
+    if revision:
+        from controller.cli.describe import template_lines
+
+        template = verbs.revision(record, revisions, revision).template
+        print(f"{resource(record.meta.kind)}/{record.meta.name} with revision #{revision}")
+        print("\n".join(template_lines(template)))
+        return
+    rows = [[str(one.number), one.name, one.change_cause] for one in revisions]
     print(table(["REVISION", "REPLICASET" if record.meta.kind == "Deployment" else "NAME", "CHANGE-CAUSE"], rows))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from controller.model.cluster import (
     BUILT_IN_NAMESPACES,
@@ -237,18 +237,25 @@ def undo(world: World, record: Deployment | DaemonSet | StatefulSet, to_revision
     _refuse_paused(record, "rolled back")
     revisions = history(world, record)
     if to_revision:
-        target = next((one for one in revisions if one.number == to_revision), None)
+        target = revision(record, revisions, to_revision)
     else:
-        target = next((one for one in reversed(revisions) if one.template_hash != record.template_hash), None)
-    kind = record.meta.kind.lower()
-    if target is None:
-        known = ", ".join(str(one.number) for one in revisions) or "none"
-        wanted = f"revision {to_revision}" if to_revision else "earlier revision"
-        raise NotFound(f"{kind} {record.meta.key} has no {wanted} (known: {known})")
+        earlier = (one for one in reversed(revisions) if one.template_hash != record.template_hash)
+        target = next(earlier, None) or _no_revision(record, revisions, "earlier revision")
     if target.template_hash == record.template_hash:
         return ()
-    because = f"{kind} {record.meta.key} goes back to revision {target.number}"
+    because = f"{record.meta.kind.lower()} {record.meta.key} goes back to revision {target.number}"
     return (_change("update", going_back(record, target), because, f"{record.meta.kind}Rollback"),)
+
+
+def revision(record: Record, revisions: Sequence[Past], number: int) -> Past:
+    """The revision of that number. Raises NotFound."""
+    found = next((one for one in revisions if one.number == number), None)
+    return found or _no_revision(record, revisions, f"revision {number}")
+
+
+def _no_revision(record: Record, revisions: Sequence[Past], wanted: str) -> NoReturn:
+    known = ", ".join(str(one.number) for one in revisions) or "none"
+    raise NotFound(f"{record.meta.kind.lower()} {record.meta.key} has no {wanted} (known: {known})")
 
 
 def going_back(record: _Rolled, target: Past) -> _Rolled:

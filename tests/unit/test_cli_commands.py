@@ -14,7 +14,7 @@ import typer
 
 from controller.act.lock import pass_lock
 from controller.cli import main as door
-from controller.model.cluster import Missing
+from controller.model.cluster import Missing, Ref
 from tests import builders
 from tests.shell import Shell
 
@@ -71,6 +71,7 @@ def test_help_loads_nothing_heavy() -> None:
         pytest.param(["scale", "deploy", "web", "db", "--replicas", "1"], "one object at a time", "", id="scale of two"),
         pytest.param(["scale", "deploy", "nothere", "--replicas", "1"], "not found", "", id="kind and name apart"),
         pytest.param(["rollout", "undo", "deployment"], "'deployment' alone is", "deployment/web", id="rollout of a kind"),
+        pytest.param(["rollout", "history", "deploy/web", "--revision", "7"], "has no revision 7", "", id="no such revision"),
         pytest.param(["rollout", "undo", "cm", "settings"], "a ConfigMap has no rollout", "", id="rollout of a config map"),
         pytest.param(["drain", "node1"], "no such command 'drain'", "sshoal node drain", id="kubectl's drain"),
         pytest.param(["patch", "deployment/web"], "no such command 'patch'", "sshoal edit", id="patch"),
@@ -267,6 +268,24 @@ def test_a_command_that_waits_for_another_controller_goes_on_alone_when_that_one
 def test_describe_shows_the_events_of_the_object(full: Shell) -> None:
     _, out, _ = full("describe", "deployment", "web", "--cached")
     assert out.startswith("Name:             web") and "is scaled to 3" in out
+
+
+def test_the_history_of_a_rollout_tells_what_the_pods_of_a_revision_were(full: Shell) -> None:
+    web = full.store()
+    [deployment] = web.load().deployments.values()
+    owner = Ref("Deployment", "web", deployment.meta.uid)
+    sets = []
+    for number in (1, 2):
+        pods = builders.template(f"app:{number}", requests={"cpu": f"{number}50m"})
+        one = builders.replica_set(f"web-{number}", 0, pods)
+        sets.append(replace(one, revision=number, meta=replace(one.meta, owner=owner)))
+    web.edit(sets)
+    web.close()
+    _, listed, _ = full("rollout", "history", "deployment/web")
+    assert [line.split()[0] for line in listed.splitlines()] == ["REVISION", "1", "2"]
+    _, told, _ = full("rollout", "history", "deployment/web", "--revision", "1")
+    assert told.startswith("deployment.apps/web with revision #1\nPod template:\n")
+    assert "app:1" in told and "150m" in told and "app:2" not in told
 
 
 # ---- changing ----
