@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from controller.cli.fields import FieldSelector
 from controller.cli.names import WITHOUT_NAMESPACE, resource
 from controller.cli.objects import event_object, to_list, to_object
 from controller.cli.output import check_output, document, table
@@ -66,8 +67,8 @@ def parse_shape(output: str, *, headers: bool, show_labels: bool, keys: Sequence
 class Question:
     """Which objects are asked for, and how the answer shall look."""
 
-    def __init__(self, targets: Targets, shape: Shape) -> None:
-        self._targets, self._shape = targets, shape
+    def __init__(self, targets: Targets, shape: Shape, fields: FieldSelector = FieldSelector()) -> None:
+        self._targets, self._shape, self._fields = targets, shape, fields
         self.namespaced = not all(kind in WITHOUT_NAMESPACE for kind in targets.kinds)
         self.needs_hosts = any(kind in _OF_HOSTS for kind in targets.kinds)
         self.words = targets.words
@@ -99,7 +100,7 @@ class Question:
         parts = []
         for kind in kinds:
             records = [record for record in chosen if record.meta.kind == kind]
-            strangers = _strangers(scene, self._targets) if kind == "Node" else []
+            strangers = _strangers(scene, self._targets) if kind == "Node" and not self._fields.terms else []
             if not records and not strangers:
                 continue
             namespaces = not namespace and kind not in WITHOUT_NAMESPACE
@@ -125,10 +126,14 @@ class Question:
 
     def _records(self, scene: Scene) -> list[Record]:
         found, order = chosen(scene, self._targets), self._shape.order
+        if self._fields.terms:
+            found = [record for record in found if self._fields.matches(to_object(scene, record))]
         return found if order is None else order.sorted(found, lambda record: to_object(scene, record))
 
     def _events(self, wiring: Wiring, scene: Scene) -> list[Event]:
         found, order = told(wiring, scene, ("", self._targets.namespace, "")), self._shape.order
+        if self._fields.terms:
+            found = [event for event in found if self._fields.matches(event_object(event))]
         return found if order is None else order.sorted(found, event_object)
 
 

@@ -40,6 +40,12 @@ def get(
     namespace: options.Namespace = "default",
     all_namespaces: options.AllNamespaces = False,
     selector: options.Selector = "",
+    field_selector: Annotated[
+        str,
+        typer.Option(
+            "--field-selector", metavar="FIELDS", help="Only objects with these fields, e.g. status.phase!=Running."
+        ),
+    ] = "",
     output: Annotated[
         str,
         typer.Option(
@@ -74,10 +80,12 @@ def get(
         sshoal get deployment web -o yaml
         sshoal get pods -o custom-columns=NAME:.metadata.name,NODE:.spec.nodeName --sort-by .spec.nodeName
     """
+    from controller.cli.fields import parse_fields
     from controller.cli.getting import Question, parse_shape
     from controller.cli.output import emit, is_document
     from controller.cli.targets import parse_shown
     from controller.cli.wiring import Wiring
+    from controller.model.errors import UsageError
 
     shape = parse_shape(
         output, headers=not no_headers, show_labels=show_labels, keys=label_columns or (), sort_by=sort_by
@@ -85,7 +93,12 @@ def get(
     if watch and shape.order is not None:
         print("warning: --watch requested, --sort-by will be ignored", file=sys.stderr)
         shape = shape.unordered()
-    question = Question(parse_shown(what, "" if all_namespaces else namespace, selector), shape)
+    targets = parse_shown(what, "" if all_namespaces else namespace, selector)
+    if field_selector and targets.names is not None:
+        raise UsageError(
+            "name cannot be provided when a field selector is specified", hint="only kinds: pods, or deploy,cm"
+        )
+    question = Question(targets, shape, parse_fields(field_selector, targets.kinds))
     wiring = Wiring.of(context_dir, inventory)
     if watch:
         _refuse_documents("table" if shape.is_table else output)

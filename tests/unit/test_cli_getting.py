@@ -237,3 +237,71 @@ def test_without_headers_only_objects_are_printed(maps: Shell) -> None:
 def test_documents_have_neither_headers_nor_columns_of_labels(maps: Shell) -> None:
     plain = maps("get", "cm", "-o", "json", "--cached")[1]
     assert maps("get", "cm", "-o", "json", "--cached", "--no-headers", "--show-labels", "-L", "app")[1] == plain
+
+
+# ---- --field-selector ----
+
+
+@pytest.fixture
+def places(shell: Shell) -> Shell:
+    """Two pods on two nodes, of which one is cordoned, a third on none, and an event of each kind."""
+    store = shell.store()
+    pods = [
+        replace(builders.bare_pod(f"p{number}"), node=node) for number, node in ((1, "node1"), (2, "node2"), (3, ""))
+    ]
+    running = [
+        replace(pod, report=builders.report(pod)) if pod.node else replace(pod, unplaced="no room") for pod in pods
+    ]
+    cordoned = replace(builders.node("node2"), cordoned=True)
+    told = [
+        Event(builders.START_S, "Pulled", "text", "Pod", "default", "p1"),
+        Event(builders.START_S, "Failed", "text", "Pod", "default", "p2", warning=True),
+    ]
+    store.edit([*running, builders.node("node1"), cordoned, builders.namespace("staging")], events=told)
+    store.close()
+    return shell
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("pods --field-selector spec.nodeName=node1", ["p1"]),
+        ("pods --field-selector spec.nodeName==node1", ["p1"]),
+        ("pods --field-selector spec.nodeName!=node1", ["p2", "p3"]),
+        ("pods --field-selector spec.nodeName=", ["p3"]),
+        ("pods --field-selector status.phase=Running", ["p1", "p2"]),
+        ("pods --field-selector status.phase=Running,spec.nodeName!=node2", ["p1"]),
+        ("pods --field-selector spec.restartPolicy=Always,metadata.namespace=default", ["p1", "p2", "p3"]),
+        ("pods --field-selector spec.hostNetwork=true", []),
+        ("pods --field-selector metadata.name=p2", ["p2"]),
+        ("nodes --field-selector spec.unschedulable=true", ["node2"]),
+        ("nodes --field-selector spec.unschedulable=false", ["node1"]),
+        ("ns --field-selector status.phase=Active", ["staging"]),
+    ],
+)
+def test_objects_are_chosen_by_fields(places: Shell, words: str, expected: list[str]) -> None:
+    assert names(places, *words.split()) == expected
+    lines = places("get", *words.split(), "--no-headers", "--cached")[1].splitlines()
+    assert [line.split()[0] for line in lines] == expected, "tables show the same"
+
+
+def test_events_are_chosen_by_fields(places: Shell) -> None:
+    code, out, _ = places("get", "events", "--field-selector", "type=Warning", "--no-headers", "--cached")
+    assert (code, len(out.splitlines()), "Failed" in out) == (0, 1, True)
+    of_one = places("get", "events", "--field-selector", "involvedObject.name=p1", "--no-headers", "--cached")[1]
+    assert "Pulled" in of_one and "Failed" not in of_one
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pods --field-selector status.reason=x", "a Pod is not chosen by status.reason"),
+        ("pods,cm --field-selector status.phase=x", "a ConfigMap is not chosen by status.phase"),
+        ("pods --field-selector status.phase", "is not a field selector"),
+        ("pods --field-selector status.phase>1", "is not a field selector"),
+        ("pods p1 --field-selector status.phase=x", "name cannot be provided when a field selector is specified"),
+    ],
+)
+def test_fields_that_choose_nothing_are_refused(places: Shell, words: str, message: str) -> None:
+    code, out, err = places("get", *words.split(), "--cached")
+    assert (code, out, message in err) == (2, "", True), err
