@@ -11,6 +11,7 @@ from controller.cli import options
 from controller.cli.running import run
 
 if TYPE_CHECKING:
+    from controller.cli.carry import Judge
     from controller.cli.log import Log
     from controller.cli.metering import Meter
     from controller.cli.wiring import Wiring
@@ -227,7 +228,10 @@ def wait(
         ),
     ],
     for_: Annotated[
-        str, typer.Option("--for", metavar="CONDITION", help="ready, available, complete, failed or delete.")
+        str,
+        typer.Option(
+            "--for", metavar="CONDITION", help="ready, available, complete, failed, delete, or jsonpath=PATH[=VALUE]."
+        ),
     ] = "ready",
     selector: options.Chosen = None,
     all_: options.All = False,
@@ -243,7 +247,7 @@ def wait(
     Examples:
         sshoal wait deployment/web --for available --timeout 60s
         sshoal wait job/pi --for=condition=complete
-        sshoal wait pod/lonely --for delete
+        sshoal wait pod/lonely --for jsonpath='{.status.phase}'=Running
         sshoal wait pod -l app=web --for ready
     """
     from controller.cli.carry import carry_out
@@ -254,8 +258,9 @@ def wait(
     from controller.model.errors import NotFound, UsageError
 
     condition = for_.lower().removeprefix("condition=").removesuffix("=true")
-    if condition not in ("ready", "available", "delete", *_JOB_CONDITIONS):
-        known = "ready, available, complete, failed or delete"
+    path = for_.removeprefix("jsonpath=") if for_.startswith("jsonpath=") else ""
+    if not path and condition not in ("ready", "available", "delete", *_JOB_CONDITIONS):
+        known = "ready, available, complete, failed, delete or jsonpath='{.status.phase}'=Running"
         raise UsageError(f"--for {for_} is no condition of this command", hint=known)
     wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
     targets = parse_chosen(target, namespace, selector, all_)
@@ -268,11 +273,17 @@ def wait(
         return
     if not records:
         raise NotFound("no matching resources found")
-    judge = condition_of(condition)
+    judge = _judge_of(path, wiring) if path else condition_of(condition)
     for record in records:
         judge(world, record)  # a question that makes no sense is told at once
     identities = [(record.meta.kind, record.meta.namespace, record.meta.name) for record in records]
     run(carry_out(wiring, [], [], lambda carry: carry.wait_for(identities, budget_s, judge, required=True)))
+
+
+def _judge_of(path: str, wiring: Wiring) -> Judge:
+    from controller.cli.waiting import jsonpath_judge  # with what makes objects, which other conditions do without
+
+    return jsonpath_judge(path, wiring.now)
 
 
 @schedule_app.command("install")

@@ -55,6 +55,9 @@ def test_logs_of_all_containers_are_merged_each_line_with_its_container(web: Clu
     pod = single("several", container=main, pod={"initContainers": [begins], "terminationGracePeriodSeconds": 0})
     pod["spec"]["containers"].append(side)
     web.apply(NAMESPACE, pod)
+    assert "is Running" in web.run("wait", "pod/several", "--for", "jsonpath={.status.phase}=Running", "-n", NAMESPACE)
+    chosen = web.run("get", "pods", "-n", NAMESPACE, "--field-selector", "metadata.name=several,status.phase=Running")
+    assert [line.split()[0] for line in chosen.splitlines()[1:]] == ["several"]
     lines = web.call("logs", "several", "--all-containers", "-n", NAMESPACE).out.splitlines()
     assert sorted(lines) == ["[several/begins] first", "[several/main] main", "[several/side] side"]
     assert web.call("logs", "several", "-c", "side", "-n", NAMESPACE).out == "side\n"

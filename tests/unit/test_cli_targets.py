@@ -341,6 +341,26 @@ def test_wait_is_for_all_that_match(shop: Shell) -> None:
     assert len(out.splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("path", "code", "told"),
+    [
+        ("{.status.phase}=Pending", 0, "pod one: {.status.phase} is Pending"),
+        (".status.phase=Pending", 0, ""),
+        ("{.metadata.labels}", 0, ""),
+        ("{.status.phase}=Running", 3, "pod one: {.status.phase} is Pending"),
+        ("{.status.podIP}", 3, "pod one: {.status.podIP} is not there"),
+        ('{.spec.containers[?(@.name=="other")].image}', 3, "not there"),
+        ('{.spec.containers[?(@.name=="main")].image}=web:1', 0, ""),
+        ("{.status.phase}=", 2, "jsonpath wait value cannot be empty"),
+        ("{.status.phase", 2, "no single JSONPath"),
+    ],
+)
+def test_wait_is_for_a_value_of_a_field(shop: Shell, path: str, code: int, told: str) -> None:
+    words = ("wait", "pod/one", f"--for=jsonpath={path}", "--timeout", "0", "-i", "hosts.ini")
+    ended, out, err = shop(*words)
+    assert (ended, told in out + err) == (code, True), out + err
+
+
 def test_wait_for_none_is_an_error_unless_they_shall_be_gone(shop: Shell) -> None:
     code, _, err = shop("wait", "pods", "-l", "app=nothing", "-i", "hosts.ini")
     assert (code, err) == (2, "error: no matching resources found\n")
