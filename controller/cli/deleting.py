@@ -76,6 +76,8 @@ def delete(
         raise UsageError("nothing to delete", hint="name objects (deployment/web) or give -f FILE")
     world = wiring.world()
     records = targets.records(world, missing_ok=ignore_not_found)
+    if targets.names is None:
+        records = [one for one in records if one.meta.version]  # but for the namespace that is there without a record
     if not records and targets.names is None:
         print(NONE_FOUND, file=sys.stderr)
         return

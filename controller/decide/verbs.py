@@ -317,6 +317,8 @@ def confirm_dead(node: Node, how: str) -> tuple[Change, ...]:
 def find(world: World, kind: str, namespace: str, name: str) -> Record:
     """Raises NotFound."""
     record = _by_name(world).get((kind, namespace, name))
+    if record is None and kind == "Namespace" and name in BUILT_IN_NAMESPACES:
+        return _built_in(world, name)
     if record is None:
         place = f" in namespace {namespace}" if namespace else ""
         raise NotFound(f'{kind.lower()} "{name}" not found{place}')
@@ -326,7 +328,17 @@ def find(world: World, kind: str, namespace: str, name: str) -> Record:
 def records_of(world: World, kind: str) -> list[Record]:
     """All of a kind, by namespace and name."""
     found = [record for table in _tables(world) for record in table.values() if record.meta.kind == kind]
+    if kind == "Namespace" and all(record.meta.name != "default" for record in found):
+        found.append(_built_in(world, "default"))  # of the others nobody thinks
     return sorted(found, key=lambda record: (record.meta.namespace, record.meta.name))
+
+
+def _built_in(world: World, name: str) -> Declared:
+    """A namespace that is there without having been declared. It has a record once something is said of it: a label, say."""
+    records = (record for table in _tables(world) for record in table.values())
+    created = min((record.meta.created for record in records), key=lambda one: one.wall_s, default=Moment(0.0, "", 0.0))
+    source = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    return Declared(Meta("Namespace", "", name, child_uid(world.cluster.id, f"Namespace//{name}"), created), source)
 
 
 # ---- apply, kind by kind ------------------------------------------------------------------------------------------------

@@ -276,7 +276,7 @@ def places(shell: Shell) -> Shell:
         ("pods --field-selector metadata.name=p2", ["p2"]),
         ("nodes --field-selector spec.unschedulable=true", ["node2"]),
         ("nodes --field-selector spec.unschedulable=false", ["node1"]),
-        ("ns --field-selector status.phase=Active", ["staging"]),
+        ("ns --field-selector status.phase=Active", ["default", "staging"]),
     ],
 )
 def test_objects_are_chosen_by_fields(places: Shell, words: str, expected: list[str]) -> None:

@@ -102,3 +102,17 @@ def test_metadata_makes_no_new_generation_and_no_rollout() -> None:
     after = find(world, "Deployment", "default", "web")
     assert replace(after, meta=before.meta) == before
     assert after.meta.generation == before.meta.generation
+
+
+def test_a_namespace_that_is_always_there_is_seen_and_can_be_labelled(full: Shell) -> None:
+    assert full("get", "ns", "-o", "name", "--cached")[1] == "namespace/default\nnamespace/staging\n"
+    assert full("describe", "ns", "default", "--cached")[0] == 0
+    strict = "pod-security.kubernetes.io/enforce=restricted"
+    assert full("label", "ns", "default", strict)[:2] == (0, "namespace/default labeled\n")
+    assert full("label", "ns", "kube-system", "team=ops")[0] == 0
+    assert labels_of(full, "ns/default") == dict([strict.split("=")])
+    assert full("get", "ns", "-o", "name", "--cached")[1].split() == [
+        *("namespace/default", "namespace/kube-system", "namespace/staging")
+    ]
+    code, _, err = full("delete", "ns/default", "--no-wait")
+    assert (code, "cannot be deleted" in err) == (2, True)
