@@ -237,7 +237,8 @@ def _secret(scene: Scene, record: Declared) -> Row:
 
 def _namespace(scene: Scene, record: Declared) -> Row:
     status = "Terminating" if record.meta.deleting else "Active"
-    return [record.meta.name, status, age(scene.age_s(record.meta.created))]
+    created = record.meta.created
+    return [record.meta.name, status, age(scene.age_s(created)) if created.wall_s else "<unknown>"]
 
 
 def images_of(template: Mapping[str, Any]) -> Row:

@@ -116,3 +116,9 @@ def test_a_namespace_that_is_always_there_is_seen_and_can_be_labelled(full: Shel
     ]
     code, _, err = full("delete", "ns/default", "--no-wait")
     assert (code, "cannot be deleted" in err) == (2, True)
+
+
+def test_before_anything_is_declared_there_is_a_namespace_all_the_same(shell: Shell) -> None:
+    shell.store().close()
+    _, out, _ = shell("get", "ns", "--no-headers", "--cached")
+    assert out.split() == ["default", "Active", "<unknown>"]
