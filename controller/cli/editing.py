@@ -138,8 +138,11 @@ def set_image(
 
     def declare(world: World, record: Record, _: str) -> list[Change]:
         _refuse_editing(world, record)
-        text = dump(with_images(declared_object(record), images))
-        manifests = load_manifests([("the changed object", text)], False, namespace)
+        present = declared_object(record)
+        wanted = with_images(present, images)
+        if wanted == present:
+            return []
+        manifests = load_manifests([("the changed object", dump(wanted))], False, namespace)
         applied = verbs.apply(world, manifests, lambda values: "", now())
         tell_warnings(applied)
         return [item for one in applied for item in (one.change, one.audit) if item]

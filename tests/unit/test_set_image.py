@@ -75,6 +75,8 @@ def image_of(shell: Shell) -> str:
 
 
 def test_it_is_declared_as_apply_would(web: Shell) -> None:
+    same = web("set", "image", "deployment/web", "app=app:1", "-i", "hosts.ini", "--no-wait")
+    assert same[:2] == (0, "deployment.apps/web unchanged\n")
     done = web("set", "image", "deployment/web", "app=app:2", "-i", "hosts.ini", "--no-wait")
     assert (done[:2], image_of(web)) == ((0, "deployment.apps/web image updated\n"), "app:2")
     again = web("set", "image", "deployment", "web", "*=app:2", "-i", "hosts.ini", "--no-wait")
