@@ -11,7 +11,6 @@ from controller.cli import options
 from controller.cli.running import run
 
 if TYPE_CHECKING:
-    from controller.cli.carry import Judge
     from controller.cli.log import Log
     from controller.cli.metering import Meter
     from controller.cli.wiring import Wiring
@@ -273,17 +272,16 @@ def wait(
         return
     if not records:
         raise NotFound("no matching resources found")
-    judge = _judge_of(path, wiring) if path else condition_of(condition)
+    if path:
+        from controller.cli.waiting import jsonpath_judge  # with what makes objects, which other conditions do without
+
+        judge = jsonpath_judge(path, wiring.now)
+    else:
+        judge = condition_of(condition)
     for record in records:
         judge(world, record)  # a question that makes no sense is told at once
     identities = [(record.meta.kind, record.meta.namespace, record.meta.name) for record in records]
     run(carry_out(wiring, [], [], lambda carry: carry.wait_for(identities, budget_s, judge, required=True)))
-
-
-def _judge_of(path: str, wiring: Wiring) -> Judge:
-    from controller.cli.waiting import jsonpath_judge  # with what makes objects, which other conditions do without
-
-    return jsonpath_judge(path, wiring.now)
 
 
 @schedule_app.command("install")

@@ -85,7 +85,6 @@ def get(
     from controller.cli.output import emit, is_document
     from controller.cli.targets import parse_shown
     from controller.cli.wiring import Wiring
-    from controller.model.errors import UsageError
 
     shape = parse_shape(
         output, headers=not no_headers, show_labels=show_labels, keys=label_columns or (), sort_by=sort_by
@@ -93,11 +92,7 @@ def get(
     if watch and shape.order is not None:
         print("warning: --watch requested, --sort-by will be ignored", file=sys.stderr)
         shape = shape.unordered()
-    targets = parse_shown(what, "" if all_namespaces else namespace, selector)
-    if field_selector and targets.names is not None:
-        raise UsageError(
-            "name cannot be provided when a field selector is specified", hint="only kinds: pods, or deploy,cm"
-        )
+    targets = parse_shown(what, "" if all_namespaces else namespace, selector, field_selector)
     question = Question(targets, shape, parse_fields(field_selector, targets.kinds))
     wiring = Wiring.of(context_dir, inventory)
     if watch:

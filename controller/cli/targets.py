@@ -91,11 +91,13 @@ def parse_chosen(words: Sequence[str], namespace: str, selector: str | None, eve
     return Targets(kinds, None, namespace, parse_selector(selector or ""))
 
 
-def parse_shown(words: Sequence[str], namespace: str, selector: str) -> Targets:
+def parse_shown(words: Sequence[str], namespace: str, selector: str, field_selector: str = "") -> Targets:
     """For commands that look: names, or kinds, of which all are meant unless a selector chooses. Raises UsageError."""
     if len(words) > 1 or "/" in words[0]:
         if selector.strip():
             raise _named_too("a selector")
+        if field_selector:
+            raise _named_too("a field selector")
         names = parse_targets(words, namespace)
         if any(kind == "Event" for kind, _, _ in names):
             raise UsageError("events have no names", hint="sshoal events --for deployment/web")

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controller.model.errors import NotFound, UsageError
+from controller.model.manifest import POD_TEMPLATES
 
 ALL = "*"
-# Where the pod is: in a Pod, in a workload, in a CronJob.
-_PODS: tuple[tuple[str, ...], ...] = ((), ("spec", "template"), ("spec", "jobTemplate", "spec", "template"))
 
 
 def parse_images(words: Sequence[str]) -> dict[str, str]:
@@ -48,7 +47,7 @@ def with_images(declared: Mapping[str, Any], images: Mapping[str, str]) -> dict[
 
 
 def _containers(thing: Mapping[str, Any]) -> list[dict[str, Any]]:
-    for path in _PODS:
+    for path in POD_TEMPLATES:
         pod: Any = thing
         for key in path:
             pod = (pod or {}).get(key)

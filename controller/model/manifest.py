@@ -314,13 +314,14 @@ def _owned(owners: Any, document: Document, at: Path) -> Problem:
     return Problem(path, message, document.line_of((*at, *path)), "without object")
 
 
-_TEMPLATES: tuple[Path, ...] = ((), ("spec", "template"), ("spec", "jobTemplate", "spec", "template"))
+# Where the pod is: in a Pod, in a workload, in a CronJob.
+POD_TEMPLATES: tuple[Path, ...] = ((), ("spec", "template"), ("spec", "jobTemplate", "spec", "template"))
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 
 
 def _profile_annotations(data: dict[str, Any], document: Document, at: Path, shape: Shape) -> None:
     """AppArmor profiles by annotation, as before there was a field: no annotation like others, which mean nothing by themselves."""
-    for template in _TEMPLATES:
+    for template in POD_TEMPLATES:
         path: Path = (*template, "metadata", "annotations")
         annotations: Any = data
         for step in path:
