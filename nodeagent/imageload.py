@@ -87,12 +87,12 @@ class ImageDesk:
         try:
             while incoming.size_bytes < layer.size_bytes:
                 pieces = await inflow.take(min(WRITE_BYTES, layer.size_bytes - incoming.size_bytes))
-                await _to_its_end(incoming.write, pieces)
+                await _to_its_end(lambda: incoming.write(pieces))
                 unchecked += sum(map(len, pieces))
                 if unchecked >= CHECK_BYTES:
                     unchecked = 0
                     self._check_space(0)
-            await asyncio.to_thread(incoming.finish)
+            await _to_its_end(incoming.finish)
         finally:
             incoming.close()
 
@@ -105,9 +105,9 @@ class ImageDesk:
             )
 
 
-async def _to_its_end(write: Callable[[Sequence[bytes]], None], pieces: Sequence[bytes]) -> None:
+async def _to_its_end(write: Callable[[], None]) -> None:
     """In a thread; when this is cancelled, not before it has ended: whoever comes next reads what is on the disk."""
-    writing = asyncio.ensure_future(asyncio.to_thread(write, pieces))
+    writing = asyncio.ensure_future(asyncio.to_thread(write))
     try:
         await asyncio.shield(writing)
     finally:

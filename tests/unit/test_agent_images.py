@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Coroutine, Iterable, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from lab.layered import configuration, layer
 from nodeagent import imageload, layers, protocol
 from nodeagent.imagefile import digest_of
-from nodeagent.layers import LayerStore
+from nodeagent.layers import Incoming, LayerStore
 from nodeagent.protocol import STREAM_WINDOW_BYTES, ImageLayer, ImageLoad
 from nodeagent.runtime import ImageInfo, RuntimeFault
 from tests.agent_peer import Desk, Peer, connected, serving, talking, until
@@ -239,19 +240,27 @@ def test_when_the_engine_does_not_find_a_layer_that_it_listed_all_are_asked_for(
 # ---- cuts ---------------------------------------------------------------------------------------------------------------
 
 
-async def cut_after(host: Host, asked: ImageLoad, sent: bytes) -> None:
-    """An upload of which the agent has written a part when its connection breaks."""
+async def cut_after(host: Host, asked: ImageLoad, sent: bytes, *, written: Callable[[], object]) -> None:
+    """An upload whose connection breaks once so much of it is `written`."""
     async with serving(host.desk, host.folder, uploads=str(host.uploads)) as (_, path), connected(path) as peer:
         sender = Sender(peer)
         await sender.begin(asked)
         await sender.wants()
         await sender.send(sent)
-        await until(lambda: sum(host.files().values()) > 0)
+        await until(written)
+
+
+def a_part(host: Host) -> Callable[[], object]:
+    return lambda: sum(host.files().values()) > 0
+
+
+def all_of_it(host: Host, layer: bytes) -> Callable[[], object]:
+    return lambda: digest_of(layer)[7:] in host.files()
 
 
 def test_an_upload_that_was_cut_goes_on_where_it_was(host: Host) -> None:
     async def work() -> None:
-        await cut_after(host, request(A), A[:600_000])
+        await cut_after(host, request(A), A[:600_000], written=a_part(host))
         assert host.engine.archives == []
         (have,) = host.files().values()
         assert 0 < have <= 600_000
@@ -268,8 +277,7 @@ def test_an_upload_that_was_cut_goes_on_where_it_was(host: Host) -> None:
 
 def test_a_layer_that_was_whole_before_the_cut_is_not_asked_for_again(host: Host) -> None:
     async def work() -> None:
-        await cut_after(host, request(C, B), C)
-        await until(lambda: digest_of(C)[7:] in host.files())
+        await cut_after(host, request(C, B), C, written=all_of_it(host, C))
         async with host.talking() as peer:
             sender = Sender(peer)
             await sender.begin(request(C, B))
@@ -280,9 +288,39 @@ def test_a_layer_that_was_whole_before_the_cut_is_not_asked_for_again(host: Host
     run(work())
 
 
+def test_an_upload_that_was_cut_while_a_layer_was_checked_does_not_disturb_the_next(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checking, go = threading.Event(), threading.Event()
+    finish = Incoming.finish
+
+    def slowly(incoming: Incoming) -> None:
+        checking.set()
+        go.wait(20)
+        finish(incoming)
+
+    monkeypatch.setattr(Incoming, "finish", slowly)
+
+    async def work() -> None:
+        up = str(host.uploads)
+        async with serving(host.desk, host.folder, uploads=up) as (_, path), connected(path) as peer:
+            async with connected(path) as cut:
+                sender = Sender(cut)
+                await sender.begin(request(C))
+                await sender.wants()
+                await sender.send(C)
+                await until(checking.is_set)
+            sender = Sender(peer)
+            await sender.begin(request(C))
+            asyncio.get_running_loop().call_later(0.2, go.set)  # the next one could be in its way by then
+            assert await sender.exit() == {"image": image_id(C)}
+
+    run(work())
+
+
 def test_a_part_that_was_damaged_on_the_disk_is_asked_for_again_from_its_beginning(host: Host) -> None:
     async def work() -> None:
-        await cut_after(host, request(A), A[:600_000])
+        await cut_after(host, request(A), A[:600_000], written=a_part(host))
         (part,) = host.uploads.iterdir()
         part.write_bytes(bytes([A[0] ^ 1]) + part.read_bytes()[1:])
         have = part.stat().st_size
