@@ -12,6 +12,7 @@ from controller.cli.running import run
 from controller.cli.workloads import Wait, load_manifests, read_texts
 
 if TYPE_CHECKING:
+    from controller.model.cluster import Meta
     from controller.model.manifest import Manifest
 
 
@@ -23,7 +24,8 @@ def delete(
     target: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="KIND NAME… | KIND/NAME…", help="For example deployment/web; with -l or --all kinds: deploy,cm."
+            metavar="KIND[,KIND] NAME… | KIND/NAME…",
+            help="For example deployment/web; with -l or --all kinds alone: deploy,cm.",
         ),
     ] = None,
     filename: Annotated[
@@ -33,6 +35,7 @@ def delete(
     selector: options.Chosen = None,
     all_: options.All = False,
     namespace: options.Namespace = "default",
+    all_namespaces: options.AllNamespaces = False,
     grace_period: Annotated[
         int,
         typer.Option(
@@ -56,6 +59,7 @@ def delete(
         sshoal delete deployment/web
         sshoal delete pod web-1 web-2 --grace-period 0
         sshoal delete deploy,cm -l app=web -n shop
+        sshoal delete jobs -l tier=batch -A
         sshoal delete -f web.yaml --ignore-not-found
     """
     from controller.cli.carry import carry_out
@@ -68,7 +72,7 @@ def delete(
 
     budget_s = duration_s(timeout) if wait else 0.0
     wiring = Wiring.of(context_dir, inventory, vault=vault_id, executables=allow_executable_inventory)
-    targets = parse_chosen(target or [], namespace, selector, all_)
+    targets = parse_chosen(target or [], "" if all_namespaces else namespace, selector, all_)
     if filename:
         manifests = load_manifests(read_texts(filename, recursive), True, namespace)
         targets = targets.and_named(map(_identity, manifests))
@@ -85,9 +89,16 @@ def delete(
     changes = [change for record in records for change in verbs.delete(world, record, wiring.now(), grace_s=grace_s)]
     # A pod may be deleted by itself and, with a grace, with its owner: that is one change.
     once = list({change.record.meta.uid: change for change in changes}.values())
-    told = [f"{resource(record.meta.kind)}/{record.meta.name} deleted" for record in records]
+    told = [
+        f"{resource(record.meta.kind)}/{record.meta.name} deleted" + _where(record.meta, all_namespaces)
+        for record in records
+    ]
     uids = [record.meta.uid for record in records]
     run(carry_out(wiring, once, told, lambda carry: carry.wait_gone(uids, budget_s)))
+
+
+def _where(meta: Meta, every_namespace: bool) -> str:
+    return f" from namespace {meta.namespace}" if every_namespace and meta.namespace else ""
 
 
 def _identity(manifest: Manifest) -> tuple[str, str, str]:

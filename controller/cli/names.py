@@ -120,7 +120,7 @@ def parse_one(words: Sequence[str], namespace: str) -> tuple[str, str, str]:
 
 
 def parse_targets(words: Sequence[str], namespace: str) -> list[tuple[str, str, str]]:
-    """Either KIND NAME… or KIND/NAME …, as kubectl takes them. Raises UsageError."""
+    """Either KIND[,KIND] NAME… or KIND/NAME …, as kubectl takes them. Raises UsageError."""
     if not words:
         return []
     if any("/" in word for word in words):
@@ -130,4 +130,5 @@ def parse_targets(words: Sequence[str], namespace: str) -> list[tuple[str, str, 
         return [parse_target(word, namespace) for word in words]
     if len(words) == 1:
         raise UsageError(f"{words[0]!r}: which one?", hint=f"sshoal … {words[0]} NAME")
-    return [parse_target(f"{words[0]}/{name}", namespace) for name in words[1:]]
+    kinds = [kind for kind in words[0].split(",") if kind] or [words[0]]
+    return [parse_target(f"{kind}/{name}", namespace) for kind in kinds for name in words[1:]]
