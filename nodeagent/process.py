@@ -47,13 +47,18 @@ def is_seen(process: Process) -> bool:
 def _look(pid: int) -> Optional[Process]:
     if pid <= 0:
         return None
+    stat = stat_of(pid)
+    if stat[0] in (b"Z", b"X"):
+        return None
+    return Process(pid, int(stat[19]))
+
+
+def stat_of(pid: int) -> list[bytes]:
+    """What /proc/PID/stat says after the name: the state, the parent's id, and so on (man 5 proc). Raises OSError when it is gone."""
     # Asked of every container, all the time: a Path costs more than the read.
     with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123
         stat = file.read()
-    after_name = stat[stat.rfind(b")") + 2 :].split()
-    if after_name[0] in (b"Z", b"X"):
-        return None
-    return Process(pid, int(after_name[19]))
+    return stat[stat.rfind(b")") + 2 :].split()
 
 
 def is_in_group(process: Process, name: str) -> bool:

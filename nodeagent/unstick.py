@@ -92,7 +92,7 @@ def _slow_helpers(service: Optional[Process], ids: frozenset[str]) -> Iterator[F
             name = words[0].rpartition("/")[2]
             if name == "podman" and _cleans_up_ours(entry, words, ids):
                 yield Found(found, "podman container cleanup")
-            elif name in _HELPERS and service is not None and _parent(entry) == service.pid:
+            elif name in _HELPERS and service is not None and int(process.stat_of(found.pid)[1]) == service.pid:
                 yield Found(found, name)
         except OSError:  # it has ended
             continue
@@ -117,11 +117,10 @@ def _activity(pid: int) -> tuple[tuple[int, bool, int], ...]:
     found = []
     for member in (*process.descendants(pid), pid):
         try:
-            stat = Path(f"/proc/{member}/stat").read_bytes()
+            stat = process.stat_of(member)
         except OSError:  # it has ended
             continue
-        state, *fields = stat[stat.rfind(b")") + 2 :].split()
-        found.append((member, state == b"R", sum(int(ticks) for ticks in fields[10:14])))
+        found.append((member, stat[0] == b"R", sum(int(ticks) for ticks in stat[11:15])))
     return tuple(found)
 
 
@@ -130,10 +129,6 @@ def _cleans_up_ours(entry: Path, words: list[str], ids: frozenset[str]) -> bool:
     if "container" not in words or words[words.index("container") + 1 :][:1] != ["cleanup"]:
         return False
     return words[-1] in ids or any(pod in (entry / "cgroup").read_text() for pod in ids)
-
-
-def _parent(entry: Path) -> int:
-    return int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
 
 
 def _age_s(found: Process) -> float:
