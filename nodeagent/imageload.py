@@ -87,7 +87,7 @@ class ImageDesk:
         try:
             while incoming.size_bytes < layer.size_bytes:
                 pieces = await inflow.take(min(WRITE_BYTES, layer.size_bytes - incoming.size_bytes))
-                await _to_its_end(lambda: incoming.write(pieces))
+                await _to_its_end(incoming.write, pieces)
                 unchecked += sum(map(len, pieces))
                 if unchecked >= CHECK_BYTES:
                     unchecked = 0
@@ -105,9 +105,9 @@ class ImageDesk:
             )
 
 
-async def _to_its_end(write: Callable[[], None]) -> None:
+async def _to_its_end(write: Callable[..., None], *pieces: Sequence[bytes]) -> None:
     """In a thread; when this is cancelled, not before it has ended: whoever comes next reads what is on the disk."""
-    writing = asyncio.ensure_future(asyncio.to_thread(write))
+    writing = asyncio.ensure_future(asyncio.to_thread(write, *pieces))
     try:
         await asyncio.shield(writing)
     finally:
