@@ -125,7 +125,7 @@ def _why(pod: Optional[Pod], record: PodRecord, view: Any, phase: str) -> tuple[
         if view.hold is not None:
             return str(view.hold[0]), str(view.hold[1])
         trouble = view.trouble.get("")
-        if trouble is not None:
+        if trouble is not None and not trouble.at_once:  # else what was in the way may have come: it is tried again now
             return trouble.reason, trouble.message
     return "", ""
 

@@ -465,6 +465,28 @@ def test_mounted_config_is_refreshed_in_place_and_nothing_restarts() -> None:
     simulate(run())
 
 
+def test_what_a_pod_lacked_is_not_told_any_more_while_its_sandbox_is_being_made() -> None:
+    """On a slow host that takes long, and whoever waits for the pod would take it for lost."""
+
+    async def run() -> None:
+        world = World()
+        await world.start()
+        volume = Volume("conf", "files", sources=(Source("config", "default/app"),))
+        wanted = pod(volumes=(volume,))
+        await world.want(wanted)
+        await world.until("uid-1", lambda p: p.reason == "FailedMount")
+        world.podman.faults.hang = True
+        await world.want(wanted, configs={"default/app": Config("v1")})
+        told = await world.until("uid-1", lambda p: p.reason != "FailedMount")
+        assert (told.reason, told.containers[0].reason) == ("", "ContainerCreating")
+        assert world.podman.faults.hang
+        world.podman.faults.hang = False
+        await world.until_ready("uid-1", within_s=60)
+        await world.agent.close()
+
+    simulate(run())
+
+
 def test_a_pod_that_uses_a_port_of_a_leaving_one_waits_until_it_is_free() -> None:
     async def run() -> None:
         world = World()
