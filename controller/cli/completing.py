@@ -149,7 +149,7 @@ def _files(_: _Typed, __: str) -> Iterator[Offer]:
 
 
 def _kinds_and_names(typed: _Typed, last: str) -> Iterator[Offer]:
-    """KIND NAME… or KIND/NAME…, as kubectl takes them; KIND,KIND where they are not chosen by names."""
+    """KIND[,KIND] NAME… or KIND/NAME…, as kubectl takes them. After KIND,KIND no names are offered."""
     if "/" in last:
         yield from _of_kind(typed, last)
     elif not typed.arguments and "," in last:
@@ -259,7 +259,7 @@ def _formats(typed: _Typed, _: str) -> Iterator[Offer]:
 # By what the command line's definition says: the metavar first, as the more exact one, then the parameter's name.
 _BY_METAVAR: dict[str, Callable[[_Typed, str], Iterator[Offer]]] = {
     "KIND [NAME…] | KIND/NAME…": _kinds_and_names,
-    "KIND NAME… | KIND/NAME…": _kinds_and_names,
+    "KIND[,KIND] NAME… | KIND/NAME…": _kinds_and_names,
     "KIND/NAME": _kind_slash_name,
     "KIND/NAME…": _kind_slash_name,
     "KIND/NAME… KEY=VALUE… KEY-…": _kind_slash_name,

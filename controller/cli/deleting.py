@@ -58,8 +58,7 @@ def delete(
     Examples:
         sshoal delete deployment/web
         sshoal delete pod web-1 web-2 --grace-period 0
-        sshoal delete deploy,cm -l app=web -n shop
-        sshoal delete jobs -l tier=batch -A
+        sshoal delete deploy,cm -l app=web -A
         sshoal delete -f web.yaml --ignore-not-found
     """
     from controller.cli.carry import carry_out
