@@ -62,7 +62,7 @@ class AtThePassword(paramiko.ServerInterface):  # type: ignore[misc]  # paramiko
     def talk(self, connection: socket.socket, host_key: paramiko.PKey) -> None:
         self._transport = paramiko.Transport(connection)
         self._transport.add_server_key(host_key)
-        self._transport.start_server(server=self)
+        self._transport.start_server(threading.Event(), self)  # without an event it waits, and raises what its end was
         self._transport.join()
 
     def get_allowed_auths(self, _user: str) -> str:
