@@ -140,7 +140,10 @@ elif [ -d /sys/fs/cgroup/cpu ] || [ -d /sys/fs/cgroup/systemd ]; then
 fi
 
 [ -r /sys/fs/selinux/enforce ] && say selinux "$(cat /sys/fs/selinux/enforce)"
-[ -e /usr/share/containers/selinux/contexts ] && say selinux_policy yes
+# From container-selinux; or the kernel says that its policy has the type, which Debian's brings by itself.
+knows() {{ (printf %s "$1" >/sys/fs/selinux/context) 2>/dev/null; }}
+if [ -e /usr/share/containers/selinux/contexts ] || knows system_u:system_r:container_t:s0; then say selinux_policy yes; fi
+knows system_u:system_r:podman_t:s0 && say selinux_podman yes
 [ -r /sys/module/apparmor/parameters/enabled ] && say apparmor "$(cat /sys/module/apparmor/parameters/enabled)"
 in_file '^ENABLED=yes' /etc/ufw/ufw.conf && say ufw yes
 in_file '^DEFAULT_FORWARD_POLICY="*ACCEPT' /etc/default/ufw && say ufw_forwards yes

@@ -61,6 +61,13 @@ def with_version(name: str, *numbers: int, base: HostFacts | None = None) -> Hos
         (replace(fit(), selinux="permissive"), "selinux", WARNING, "container-selinux", Need.SELINUX_POLICY),
         (replace(fit(), selinux="enforcing", selinux_policy=True), "selinux", NOTE, "a label of its own", None),
         (
+            replace(fit(), selinux="enforcing", selinux_policy=True, selinux_podman=True),
+            "selinux",
+            WARNING,
+            "confines Podman itself (podman_t",
+            None,
+        ),
+        (
             replace(fit(), selinux="enforcing", selinux_policy=True, python_path="/opt/python"),
             "selinux",
             WARNING,

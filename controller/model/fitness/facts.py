@@ -100,7 +100,8 @@ class HostFacts:
     cgroups: int = 0
     controllers: frozenset[str] = frozenset()
     selinux: str = ""  # enforcing | permissive
-    selinux_policy: bool = False  # container-selinux is there
+    selinux_policy: bool = False  # it knows containers
+    selinux_podman: bool = False  # it confines Podman itself, as Debian's does
     apparmor: bool = False
     active_units: frozenset[str] = frozenset()
     ufw: bool = False
@@ -171,6 +172,7 @@ def parse(
         controllers=frozenset(found.get("controllers", "").split()[:40]),
         selinux={"1": "enforcing", "0": "permissive"}.get(found.get("selinux", ""), ""),
         selinux_policy="selinux_policy" in found,
+        selinux_podman="selinux_podman" in found,
         apparmor=found.get("apparmor") == "Y",
         active_units=frozenset(_known(found.get("active_units", ""), UNITS)),
         ufw="ufw" in found,

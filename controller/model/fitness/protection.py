@@ -14,6 +14,9 @@ MAX_SESSIONS_MIN = 10  # sshd's default; sshoal uses eight at a time
 # From where SELinux lets a systemd unit run a program; elsewhere the file's type forbids it.
 _RUNNABLE = ("/usr/bin/", "/usr/local/bin/", "/bin/", "/usr/libexec/", "/usr/sbin/")
 
+# What ran pods with Debian's policy once it was permissive: services of root, mount, Podman, conmon. Containers stay confined.
+_FREE = ("initrc_t", "mount_t", "podman_t", "podman_conmon_t")
+
 
 def selinux(facts: HostFacts) -> Iterator[Finding]:
     if not facts.selinux:
@@ -26,6 +29,14 @@ def selinux(facts: HostFacts) -> Iterator[Finding]:
             f"SELinux is {facts.selinux}, and the policy for containers is missing (container-selinux)",
             "sshoal node prepare installs it; by hand: dnf install container-selinux",
             Need.SELINUX_POLICY,
+        )
+    if enforcing and facts.selinux_podman:
+        yield Finding(
+            "selinux",
+            Severity.WARNING,
+            "its SELinux policy confines Podman itself (podman_t, as Debian's does), which then cannot run all of its parts",
+            "leave Podman, and the agent as the service that it is, free: semanage permissive -a TYPE for each of "
+            + ", ".join(_FREE),
         )
     if not facts.python_path.startswith(_RUNNABLE):
         yield Finding(
