@@ -59,6 +59,7 @@ class PodWorker:
         self.images: dict[str, ImageInfo] = {}
         self.paths: Optional[Mapping[str, str]] = None
         self.files_key: Optional[str] = None  # content its files were last made from
+        self._contents = 0  # how often content came
         self.strays: dict[str, tuple[str, int]] = {}  # id -> (container, attempt) of dead containers to be removed
         self.troubles: dict[str, Trouble] = {}
         self.operations: dict[str, Operation] = {}
@@ -102,7 +103,8 @@ class PodWorker:
         self.wake()
 
     def content_changed(self) -> None:
-        """Config maps, secrets or images came: what waited for them may try again at once."""
+        """Config maps, secrets, volumes or images came: what waited for them may try again at once."""
+        self._contents += 1
         for slot, trouble in list(self.troubles.items()):
             self.troubles[slot] = replace(trouble, at_once=True)
         self.wake()
@@ -269,11 +271,12 @@ class PodWorker:
                 under_way.nudge.set()
 
     async def _operate(self, step: Step) -> None:
+        contents = self._contents
         try:
             await self._operations.perform(step)
             self._clear_trouble(step.slot, step.kind)
         except Failure as failure:
-            self._note(step, failure)
+            self._note(step, failure, at_once=contents != self._contents)  # what it lacked may have come meanwhile
         except Exception as error:  # a defect of ours: it must not end the care for the pod, nor spin
             self._report_defect(error)
             self._note(step, Failure("AgentError", f"{step.kind}: {type(error).__name__}"))
@@ -283,7 +286,7 @@ class PodWorker:
         self.done_count[slot] = self.done_count.get(slot, 0) + 1
         self.wake()
 
-    def _note(self, step: Step, failure: Failure) -> None:
+    def _note(self, step: Step, failure: Failure, *, at_once: bool = False) -> None:
         before, now_s = self.troubles.get(step.slot), self.host.clock.boottime_s()
         row = before if before is not None and before.kind == step.kind else None
         if row is not None and row.at_once and now_s < row.retry_s:
@@ -295,7 +298,7 @@ class PodWorker:
         if reason == "ErrImagePull" and failures > 1:
             reason = "ImagePullBackOff"
         message = str(failure)
-        self.troubles[step.slot] = Trouble(step.kind, reason, message, failures, retry_s)
+        self.troubles[step.slot] = Trouble(step.kind, reason, message, failures, retry_s, at_once)
         if before is None or (before.reason, before.message) != (reason, message):
             self.event(failure.reason, message, container=step.container, warning=True)
 

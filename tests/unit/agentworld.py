@@ -98,6 +98,7 @@ class MemoryFiles:
         self.last_words: dict[tuple[str, str, int], str] = {}
         self.refusal: OSError | None = None  # what preparing a pod fails with
         self.refreshes = 0
+        self.prepare_s = 0.0
         self.lasting: dict[tuple[str, str], str] = {}  # (directory, name) -> path
         self.opened: list[str] = []
         self.unreadable: set[str] = set()  # directories
@@ -121,7 +122,7 @@ class MemoryFiles:
         self.lasting.pop((directory, name), None)
 
     async def prepare(self, pod: Pod, content: Content) -> dict[str, str]:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.prepare_s)
         if self.refusal is not None:
             raise self.refusal
         self.prepared[pod.uid] = self._read(pod, content)

@@ -465,6 +465,22 @@ def test_mounted_config_is_refreshed_in_place_and_nothing_restarts() -> None:
     simulate(run())
 
 
+def test_what_comes_while_a_pod_is_about_to_fail_for_lack_of_it_is_tried_with_at_once() -> None:
+    async def run() -> None:
+        world = World()
+        await world.start()
+        volume = Volume("conf", "files", sources=(Source("config", "default/app"),))
+        wanted = pod(volumes=(volume,))
+        world.files.prepare_s = 0.5
+        await world.want(wanted)
+        await asyncio.sleep(0.2)
+        await world.want(wanted, configs={"default/app": Config("v1")})
+        await world.until("uid-1", lambda p: p.phase == "Running", within_s=1.2)
+        await world.agent.close()
+
+    simulate(run())
+
+
 def test_what_a_pod_lacked_is_not_told_any_more_while_its_sandbox_is_being_made() -> None:
     """On a slow host that takes long, and whoever waits for the pod would take it for lost."""
 
