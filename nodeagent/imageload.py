@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 from nodeagent import protocol
+from nodeagent.deadline import within
 from nodeagent.imagefile import LayeredImage, layered
 from nodeagent.layers import Incoming, LayerDamaged, LayerStore
 from nodeagent.protocol import ImageLayer, ImageLoad, ImageWants, LayerWanted
@@ -134,7 +135,7 @@ class _Inflow:
     async def _next(self) -> bytes:
         while True:
             try:
-                item = await asyncio.wait_for(self._channel.receive(), SILENCE_S)
+                item = await within(SILENCE_S, self._channel.receive())
             except asyncio.TimeoutError:
                 raise OSError(f"nothing came for {SILENCE_S:g} s; what has arrived is kept") from None
             if item == EOF:

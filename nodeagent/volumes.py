@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from nodeagent.deadline import within
 from nodeagent.protocol import (
     VOLUME_HELD,
     VOLUME_MISSING,
@@ -109,7 +110,7 @@ class Volumes:
                 context = {"message": "defect while looking after volumes", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
             try:
-                await asyncio.wait_for(self._wake.wait(), None if done else RETRY_S)
+                await within(None if done else RETRY_S, self._wake.wait())
             except asyncio.TimeoutError:
                 continue
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Optional
 
 from nodeagent import adopt
+from nodeagent.deadline import within
 from nodeagent.decide import (
     HOOK,
     PULL,
@@ -366,7 +367,7 @@ class PodWorker:
             timeout_s=timeout_s,
         )
         try:
-            outcome = await asyncio.wait_for(probed, timeout_s + PROBE_MARGIN_S)
+            outcome = await within(timeout_s + PROBE_MARGIN_S, probed)
         except asyncio.TimeoutError:
             return ProbeOutcome(False, f"no result within {timeout_s:g} s", known=False)
         except Exception as error:  # a defect of ours, in one probe: those that follow are made
