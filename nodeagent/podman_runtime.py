@@ -107,14 +107,17 @@ class PodmanRuntime:
         await process.wait_exit(process_)
 
     async def exit_of(self, container_id: str) -> Exit:
-        waited_s, pause_s = 0.0, 0.01
+        waited_s, pause_s, is_last = 0.0, 0.01, False
         while True:
             state = (await self._inspect(container_id))["State"]
             oom_killed = bool(state.get("OOMKilled"))
             if state["Status"] in ("exited", "stopped"):
                 return Exit(_known_code(state), oom_killed)
-            if waited_s >= LEARNING_S or process.find(int(state.get("ConmonPid") or 0)) is None:
-                return Exit(None, oom_killed)  # nobody is left who could tell Podman
+            if waited_s >= LEARNING_S or is_last:
+                return Exit(None, oom_killed)
+            is_last = process.find(int(state.get("ConmonPid") or 0)) is None
+            if is_last:
+                continue  # nobody is left who could tell Podman; conmon may have, since it was asked
             await asyncio.sleep(pause_s)
             waited_s, pause_s = waited_s + pause_s, pause_s * 2
 
