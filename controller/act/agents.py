@@ -172,6 +172,7 @@ class AgentClient:
             for waiting in self._waiting.values():
                 if not waiting.done():
                     waiting.set_exception(error)
+                    waiting.exception()  # it may be the caller's own, who hears of the error otherwise
             if self._reading is not None and self._reading is not asyncio.current_task():
                 self._reading.cancel()
         return error

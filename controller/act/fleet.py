@@ -284,11 +284,14 @@ class Fleet:
         return await self._report(link, await self._connected(link))
 
     async def _report(self, link: _Link, client: AgentClient) -> Seen:
+        asked_s = self._wall_s()
         answer = await self._within(
             link, link.deadlines.poll_s, client.report(link.picture.cursor, wait_s=0.0, timeout_s=link.deadlines.poll_s)
         )
+        heard_s = self._wall_s()
         link.picture.update(answer)
-        link.skew_s = answer.wall_s - self._wall_s()
+        # It was stamped in between: only what lies outside is the clocks' difference.
+        link.skew_s = max(0.0, answer.wall_s - heard_s) + min(0.0, answer.wall_s - asked_s)
         return _seen(link)
 
     async def _connected(self, link: _Link) -> AgentClient:

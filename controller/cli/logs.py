@@ -81,9 +81,11 @@ def _logs_of(world: World, pods: Iterable[Pod], wanted: Wanted) -> list[Log]:
 
 def _raise_unwritten(tasks: Iterable[asyncio.Task[bool]]) -> None:
     """Raises what one met that could not write here: the others may be silent for hours before they meet it."""
-    for task in tasks:
-        if task.done() and not task.cancelled() and isinstance(task.exception(), OSError | Unwritten):
-            task.result()
+    # Of all: asyncio tells of those that nobody looked at.
+    met = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+    for error in met:
+        if isinstance(error, OSError | Unwritten):
+            raise error
 
 
 def tame(line: bytes) -> bytes:

@@ -13,6 +13,7 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 from controller.cli.containers import choose_container, exec_words, host_of_pod, tell_choice
@@ -96,7 +97,7 @@ def _start_reading(stream: AgentStream) -> None:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        with contextlib.suppress(HostError, RuntimeError, OSError):  # the stream is over, or the loop
+        with contextlib.suppress(HostError, RuntimeError, OSError, CancelledError):  # the stream is over, or the loop
             while data := _read_some():
                 asyncio.run_coroutine_threadsafe(stream.write(data), loop).result()
             asyncio.run_coroutine_threadsafe(stream.end_input(), loop).result()
