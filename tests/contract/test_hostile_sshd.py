@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,15 @@ def test_a_packet_of_gigabytes_is_not_taken_in(
 
 
 def test_a_connection_that_is_reset_at_once_is_closed_and_called_so(listen: Listen) -> None:  # noqa: F811
+    has_connected = threading.Event()
+
     def talk(connection: socket.socket) -> None:
+        has_connected.wait(20)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def check() -> None:
         with socket.create_connection(("127.0.0.1", listen(talk))) as client:
+            has_connected.set()
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
             with pytest.raises(ConnectionResetError):

@@ -24,6 +24,7 @@ from controller.model.errors import (
     HostUnreachable,
 )
 from controller.model.inventory import Host
+from tests.agent_peer import until
 from tests.contract.sshd import SSHD, free_port, make_key, read_public_key
 from tests.contract.transports import ONLY_ASYNCSSH, StartSshd, connected, refusal
 
@@ -521,6 +522,7 @@ def test_forty_connects_at_once_stay_below_debians_limit_for_unauthenticated_one
         sessions = await asyncio.gather(*(transport.connect(server.host(f"web{number}")) for number in range(40)))
         for session in sessions:
             await session.close()
+        await until(lambda: (server.directory / "log").read_text().count("Accepted publickey") >= 40)
 
     asyncio.run(check())
     log = (server.directory / "log").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from controller.act.hostkeys import KnownHosts
 from controller.act.transport import AgentPlaces
 from controller.act.transports import TransportByHost
 from controller.model.errors import HostAuthFailed, HostKeyUnknown, HostNotReady
+from tests.agent_peer import until
 from tests.contract.sshd import SSHD, Sshd, make_key, read_public_key
 from tests.contract.transports import ONLY_ASYNCSSH, ONLY_PARAMIKO, StartSshd, connected, refusal
 
@@ -37,12 +38,6 @@ def accounts(sudoers: str = "") -> dict[str, str]:
 
 
 AS_DEPLOY = {"ansible_user": "deploy", "ansible_password": PASSWORD, "ansible_ssh_private_key_file": ""}
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.02)
 
 
 def encrypt(key: Path, passphrase: str) -> None:
@@ -253,6 +248,7 @@ def test_a_wrong_password_is_sent_once_and_is_in_no_error(start_sshd: StartSshd)
         error = await refusal(TransportByHost(server.known_hosts()), host)
         assert isinstance(error, HostAuthFailed)
         assert "canary" not in str(error) + error.hint
+        await until(lambda: "Failed password" in (server.directory / "log").read_text())  # after its answer
 
     asyncio.run(check())
     assert (server.directory / "log").read_text().count("Failed password") == 1

@@ -28,7 +28,7 @@ from lab.lab import Lab
 from lab.system import LabError
 
 SSHOAL = str(Path(sys.executable).with_name("sshoal"))
-COMMAND_TIMEOUT_S = 240.0
+COMMAND_TIMEOUT_S = 300.0
 # A busy machine is slow, not wrong: conditions are waited for so long before a test fails.
 PATIENCE_S = 60.0
 

@@ -79,7 +79,7 @@ def test_a_copied_store_that_went_on_by_itself_is_not_obeyed(cluster: Cluster, n
     copy = Cluster(cluster.lab, tmp_path / "copy")
     shutil.copytree(cluster.directory, copy.directory)
     cluster.run("scale", "deployment/web", "--replicas", "2", "-n", ns)
-    containers = cluster.running(ns)
+    containers = cluster.wait_running(ns, 2)
     for_the_copy = copy.call("scale", "deployment/web", "--replicas", "5", "-n", ns, "--timeout", "5s")
     assert for_the_copy.exit_code != 0
     assert "behind" in for_the_copy.err or "copied" in for_the_copy.err, for_the_copy.err

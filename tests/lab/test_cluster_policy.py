@@ -168,7 +168,7 @@ def test_changed_content_restarts_who_asked_for_it_and_immutable_content_does_no
 
 
 HOSTLY = (
-    single("signalled", container=shell("trap 'echo usr1 >/dev/termination-log; exit 0' USR1; while :; do sleep 0.1; done", lifecycle={"stopSignal": "SIGUSR1"}), pod={"restartPolicy": "Never", "activeDeadlineSeconds": 4}),
+    single("signalled", container=shell("trap 'echo usr1 >/dev/termination-log; exit 0' USR1; while :; do sleep 0.1; done", lifecycle={"stopSignal": "SIGUSR1"}), pod={"restartPolicy": "Never", "activeDeadlineSeconds": 20}),
     single("mounted", container=shell("sleep 1000", volumeMounts=[{"name": "w", "mountPath": "/ro", "readOnly": True}, {"name": "w", "mountPath": "/slave", "mountPropagation": "HostToContainer"}]), pod={"volumes": [{"name": "w", "emptyDir": {}}]}),
     single("rooted", container=shell("sleep 1000", securityContext={"runAsNonRoot": True})),
     single("in-host-ipc", container=shell("sleep 1000"), pod={"hostIPC": True}),

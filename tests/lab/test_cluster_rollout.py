@@ -58,7 +58,7 @@ def test_another_image_is_set_without_a_manifest_by_the_rules_of_a_rollout(clust
     with sampled(cluster, ns) as rounds:
         said = cluster.run("set", "image", "deployment/web", f"main={IMAGE}:v2", "-n", ns)
     assert "deployment.apps/web image updated" in said
-    assert {one.image for one in cluster.running(ns)} == {f"{IMAGE}:v2"}
+    assert {one.image for one in cluster.wait_running(ns, 2)} == {f"{IMAGE}:v2"}
     assert min(len(now | after) for now, after in pairwise(rounds)) >= 2
     assert "2" in cluster.run("rollout", "history", "deployment/web", "-n", ns)
 

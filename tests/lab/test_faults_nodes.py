@@ -203,7 +203,7 @@ def test_on_a_full_disk_pods_run_on_and_are_healed_orders_are_refused_and_room_e
 def test_a_host_without_processes_to_spare_judges_no_pod_by_probes_that_it_cannot_start(
     cluster: Cluster, whole_lab3: Lab, ns: str
 ) -> None:
-    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "failureThreshold": 1}
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 1}
     cluster.apply(ns, single("probed", node="node1", container={"livenessProbe": probe}), single("other", node="node1"))
     before = cluster.running(ns)
     group = control_group(whole_lab3.host("node1"), "pids.max")

@@ -9,14 +9,14 @@ PORT = 9090
 
 def served(**container: object) -> Object:
     """A pod that serves grpc.health.v1 on PORT; readiness is asked there."""
-    probe = {"grpc": {"port": PORT}, "periodSeconds": 1, "failureThreshold": 1}
+    probe = {"grpc": {"port": PORT}, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 1}
     environment = [{"name": "GRPC_PORT", "value": str(PORT)}]
     return single("cart", container={"env": environment, "readinessProbe": probe, **container})
 
 
 def test_a_pod_is_ready_as_long_as_its_grpc_health_says_serving(cluster: Cluster, ns: str) -> None:
     cluster.apply(ns, served())
-    assert is_ready(cluster, ns)
+    wait_for(lambda: is_ready(cluster, ns), "readiness")
     (cart,) = cluster.running(ns)
     cluster.inside(cart, "/www/cgi-bin/set serving=no")
     wait_for(lambda: not is_ready(cluster, ns), "readiness to be lost")
@@ -28,7 +28,8 @@ def test_a_pod_is_ready_as_long_as_its_grpc_health_says_serving(cluster: Cluster
 
 
 def test_a_container_whose_grpc_health_says_not_serving_is_restarted_and_ready_again(cluster: Cluster, ns: str) -> None:
-    cluster.apply(ns, served(livenessProbe={"grpc": {"port": PORT}, "periodSeconds": 1, "failureThreshold": 2}))
+    probe = {"grpc": {"port": PORT}, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 2}
+    cluster.apply(ns, served(livenessProbe=probe))
     (before,) = cluster.running(ns)
     cluster.inside(before, "/www/cgi-bin/set serving=no")
     wait_for(lambda: restarts(cluster, ns) == 1, "the restart")

@@ -18,7 +18,14 @@ from tests.lab.cluster import Cluster, deployment, ids, secret, single, spread, 
 from tests.lab.test_cluster_healing import answers, hello, kill_agent, other_bundle, serves, wait_back
 
 USERS = {"root": "root", "rootless": LOGIN_USER}
-LIVE = {"livenessProbe": {"httpGet": {"path": "/live", "port": 8080}, "periodSeconds": 1, "failureThreshold": 1}}
+LIVE = {
+    "livenessProbe": {
+        "httpGet": {"path": "/live", "port": 8080},
+        "periodSeconds": 1,
+        "timeoutSeconds": 10,
+        "failureThreshold": 1,
+    }
+}
 IMAGES = {"v1": "good", "v2": "good", "bad": "bad"}
 
 # All of an agent's that could stay behind. {inside}: what looks into the user's containers, {manager}: his systemd.

@@ -340,7 +340,7 @@ def test_a_part_that_was_damaged_on_the_disk_is_asked_for_again_from_its_beginni
 def test_a_peer_that_falls_silent_makes_way_for_others_and_what_it_sent_is_kept(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imageload, "SILENCE_S", 0.2)
+    monkeypatch.setattr(imageload, "SILENCE_S", 2.0)
 
     async def work() -> None:
         up = str(host.uploads)

@@ -101,7 +101,10 @@ class Manager:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(path))
         self.socket.settimeout(30)
-        self.environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "600000"}
+        self.environment = {
+            "NOTIFY_SOCKET": str(path),
+            "WATCHDOG_USEC": "6000000",
+        }  # each 2 s: a queue holds ten, and nobody reads for long
 
     def next(self) -> str:
         return self.socket.recv(200).decode()

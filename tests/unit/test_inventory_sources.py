@@ -80,7 +80,7 @@ def test_what_a_program_does_wrong_is_named(tmp_path: Path, body: str, words: st
 
 
 def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "DEADLINE_S", 0.5)
+    monkeypatch.setattr(script, "DEADLINE_S", 3.0)  # the program has to begin within it
     source = program(tmp_path, f"sleep 300 & echo $! > {tmp_path}/child; wait")
     with pytest.raises(InventoryError, match="did not answer --list within"):
         load_inventory([source], allow_executables=True)

@@ -95,7 +95,8 @@ async def gone(made: Engine) -> None:
 def test_a_command_whose_start_is_not_answered_is_ended_and_told_as_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(podman_exec, "CALL_S", 0.5)
+    take_over = podman_exec._take_over
+    monkeypatch.setattr(podman_exec, "_take_over", lambda *given: asyncio.wait_for(take_over(*given), 0.5))
 
     async def scenario() -> None:
         async with engine(tmp_path) as (made, service):

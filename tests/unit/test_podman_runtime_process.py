@@ -177,7 +177,7 @@ def test_a_tree_is_killed_with_what_a_thread_has_started() -> None:
 
 def test_a_port_where_nothing_listens_is_a_fault(sleeper: subprocess.Popen[bytes]) -> None:
     with pytest.raises(RuntimeFault, match="port 1: Connection refused") as fault:
-        asyncio.run(process.connect_inside(found(sleeper.pid), 1, 2.0))
+        asyncio.run(process.connect_inside(found(sleeper.pid), 1, 20.0))
     assert fault.value.reason == "failed"
 
 

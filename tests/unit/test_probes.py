@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import socket
 import struct
@@ -204,7 +205,10 @@ def test_where_addresses_are_not_reached_the_connection_is_made_inside_the_pod(k
             async def run(enter_pods: bool) -> ProbeOutcome:
                 prober = HostProber(None, enter_pods=enter_pods)  # type: ignore[arg-type]
                 handler = Handler(kind, port=8080)
-                return await prober.probe(handler, ip="192.0.2.77", sandbox=sandbox, container_id="", timeout_s=2)
+                timeout_s = 20 if enter_pods else 2
+                return await prober.probe(
+                    handler, ip="192.0.2.77", sandbox=sandbox, container_id="", timeout_s=timeout_s
+                )
 
             inside = asyncio.run(run(True))
             assert inside.ok == (kind != "grpc")
@@ -297,11 +301,12 @@ def test_an_answer_is_understood_however_it_is_cut() -> None:
     """Also in the middle of the empty line, and with the answer in one piece with its announcement."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        for at in range(len(whole)):
-            writer.write(whole[at : at + 1])
-            await writer.drain()
-            await asyncio.sleep(0)
+        with contextlib.suppress(ConnectionError):  # the prober leaves once it knows enough
+            await reader.readuntil(b"\r\n\r\n")
+            for at in range(len(whole)):
+                writer.write(whole[at : at + 1])
+                await writer.drain()
+                await asyncio.sleep(0)
         writer.close()
 
     async def run() -> ProbeOutcome:
@@ -327,13 +332,14 @@ def test_probes_that_are_cut_off_leave_no_socket_behind() -> None:
                 one = waiting.enter_context(socket.socket())
                 one.setblocking(False)
                 one.connect_ex(("127.0.0.1", port))
+            gc.collect()  # what other tests left
             before = len(list(Path("/proc/self/fd").iterdir()))
             for kind in ("http", "tcp", "grpc"):
                 outcome = await HostProber(None).probe(  # type: ignore[arg-type]
                     Handler(kind, port=port), ip="127.0.0.1", container_id="", timeout_s=0.1
                 )
                 assert outcome == ProbeOutcome(False, "no result within 0.1 s")
-            assert len(list(Path("/proc/self/fd").iterdir())) == before
+            assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
     asyncio.run(run())
 

@@ -246,12 +246,10 @@ def test_following_goes_on_over_rotation_and_truncation_and_ends_with_the_contai
                 await asyncio.sleep(0.3)
                 file.write(line("2")[-3:])
             assert await peer.next() == (protocol.STDOUT, b"2\n")
-            (tmp_path / "new").write_text(line("3"))
+            (tmp_path / "new").write_text(line("3" * 50))
             (tmp_path / "new").replace(path)
-            assert await peer.next() == (protocol.STDOUT, b"3\n")
-            path.write_text("")
-            await asyncio.sleep(0.5)  # the follower has to see the file shorter than it was
-            path.write_text(line("4"))
+            assert await peer.next() == (protocol.STDOUT, b"3" * 50 + b"\n")
+            path.write_text(line("4"))  # shorter than what was read
             assert await peer.next() == (protocol.STDOUT, b"4\n")
             desk.ended.add("c1")
             with path.open("a") as file:
@@ -424,13 +422,16 @@ def test_a_command_ends_with_the_peer_that_started_it(desk: Desk, tmp_path: Path
 
 
 def test_input_that_a_command_no_longer_takes_does_not_lose_its_output(desk: Desk, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+
     async def work() -> None:
         async with talking(desk, tmp_path) as peer:
-            command = ("sh", "-c", "exec <&-; sleep 0.3; echo done; exit 4")
+            command = ("sh", "-c", f"exec <&-; until [ -e {go} ]; do sleep 0.05; done; echo done; exit 4")
             await opened(peer, protocol.EXEC, ExecRequest("u1", "web", command, stdin=True))
             for _ in range(5):
                 peer.send_data(b"x" * 1000)
                 await asyncio.sleep(0.02)
+            go.touch()
             assert await peer.to_exit() == (b"done\n", b"", {"code": 4})
 
     run(work())
