@@ -27,7 +27,7 @@ _TAIL_OF_CHOSEN = 10  # lines of each pod that a selector chooses, as in kubectl
 
 def register(app: typer.Typer) -> None:
     app.command()(logs)
-    app.command("exec", context_settings={"allow_interspersed_args": False})(exec_)
+    app.command("exec")(exec_)
     app.command("port-forward")(port_forward)
 
 
@@ -101,11 +101,11 @@ def exec_(
     inventory: options.InventoryLong = None,
     context_dir: options.ContextDir = "",
 ) -> None:
-    """Run a command in a container; its exit code becomes ours. Options go before the pod's name.
+    """Run a command in a container; its exit code becomes ours. What is ours goes before `--`.
 
     Examples:
         sshoal exec -it web-6d4cf56db6-x7k2p -- sh
-        sshoal exec -c nginx web-6d4cf56db6-x7k2p -- nginx -t
+        sshoal exec web-6d4cf56db6-x7k2p -n shop -c nginx -- nginx -t
         pg_dump shop | sshoal exec -i db-0 -- psql
     """
     from controller.act.store import named

@@ -481,6 +481,11 @@ def test_wait_takes_conditions_as_kubectl_writes_them(silent: Shell, condition: 
     assert (code, "0 of 3 replicas are available" in err) == (3, True), err
 
 
+def test_options_of_exec_may_follow_the_pod_as_kubectl_takes_them(silent: Shell) -> None:
+    code, _, err = silent("exec", "nobody", "-n", "staging", "-c", "main", "--", "ls", "-n", "other")
+    assert (code, err.splitlines()[0]) == (2, 'error: pod "nobody" not found in namespace staging')
+
+
 @pytest.mark.parametrize(
     "words", ["wait deployment/web", "wait pod/lonely --for delete", "rollout status deployment/web"]
 )
