@@ -1,8 +1,9 @@
 """One virtual machine with a current Debian (trixie: Podman 5, cgroup v2, systemd manager, Python 3.13) under QEMU.
 
 It is what the one-machine lab cannot be on a machine of control groups version 1. Emulated, without KVM: good for a few
-conformance tests, not for timing. In: a name. Out: a Vm with logins and inventory as in the lab. Effects: the
-cached image, a state directory STATE/NAME.vm, one QEMU process with a port on the loopback address.
+conformance tests, not for timing. With `selinux` it enforces that, as Fedora and its kin do. In: a name. Out: a Vm with
+logins and inventory as in the lab. Effects: the cached image, a state directory STATE/NAME.vm, one QEMU process with a
+port on the loopback address.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from lab.system import LabError, run
 
 SUITE = "trixie"
 PACKAGES = (*COMMON_PACKAGES, "passt", "dbus-user-session", "linux-image-cloud-amd64")
+SELINUX_PACKAGES = ("selinux-policy-default", "policycoreutils")
+# What Debian's policy forbids and Fedora's allows, so that the machine is like one of those: root's services are free, so
+# are Podman and what runs it; containers are not. (systemd-tmpfiles brings this machine its logins.)
+SELINUX_FREE = ("initrc_t", "mount_t", "podman_t", "podman_conmon_t", "systemd_tmpfiles_t")
 NEEDED_PROGRAMS = {
     **system.NEEDED_PROGRAMS,
     "qemu-system-x86_64": "qemu-system-x86",
@@ -48,7 +53,9 @@ NETWORK_FILE = "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vm(SshHost):
-    """The virtual machine `name`: log in at `address`:`port` of this machine."""
+    """The virtual machine `name`: log in at `address`:`port` of this machine. `selinux`: it enforces that."""
+
+    selinux: bool = False
 
     @property
     def inventory(self) -> Path:
@@ -67,13 +74,14 @@ class Vm(SshHost):
         """The machine called `name`, on or off. NotFound when there is none."""
         directory = state_root() / f"{name}.vm"
         try:
-            port = json.loads((directory / "vm.json").read_text())["port"]
+            state = json.loads((directory / "vm.json").read_text())
         except FileNotFoundError:
             raise NotFound(f'no virtual machine is called "{name}"') from None
         return cls(
             name=name,
             address=LOOPBACK,
-            port=port,
+            port=state["port"],
+            selinux=state["selinux"],
             directory=directory,
             root_key=directory / "id_root",
             user_key=directory / f"id_{LOGIN_USER}",
@@ -90,7 +98,7 @@ class Vm(SshHost):
         """Powers the machine on and returns at once; `wait_ready` waits."""
         if self.powered():
             raise LabError(f"{self.name} is already on")
-        system.start_detached(self._qemu_argv(_image(lambda _: None)))
+        system.start_detached(self._qemu_argv(_image(lambda _: None, self.selinux)))
 
     def kill(self) -> None:
         """A power cut."""
@@ -142,6 +150,8 @@ class Vm(SshHost):
         processor = ["-accel", "tcg", "-cpu", "qemu64,-cx16", "-smp", "1"]
         machine_id = json.loads((self.directory / "vm.json").read_text())["machine_id"]
         command_line = f"root=/dev/vda rw console=ttyS0 systemd.hostname={self.name} systemd.machine_id={machine_id}"
+        if self.selinux:
+            command_line += " security=selinux selinux=1"
         return [
             *("qemu-system-x86_64", "-machine", "q35", *processor, "-m", str(MEMORY_MIB)),
             *("-nodefaults", "-display", "none", "-serial", f"file:{self.console}"),
@@ -154,14 +164,14 @@ class Vm(SshHost):
         ]
 
 
-def vm_up(name: str = "vm", *, progress: Callable[[str], None] = lambda _: None) -> Vm:
+def vm_up(name: str = "vm", *, selinux: bool = False, progress: Callable[[str], None] = lambda _: None) -> Vm:
     """Makes the machine `name` if need be, powers it on and returns when sshd answers and Podman works."""
     system.require_root_and_programs(NEEDED_PROGRAMS)
-    image = _image(progress)
+    image = _image(progress, selinux)
     try:
         vm = Vm.load(name)
     except NotFound:
-        vm = _make(name, image)
+        vm = _make(name, image, selinux)
     if not vm.powered():
         progress(f"booting {name} (ssh at {vm.address}:{vm.port}, console in {vm.console})")
         vm.start()
@@ -177,7 +187,7 @@ def vm_down(name: str = "vm") -> None:
     shutil.rmtree(vm.directory)
 
 
-def _make(name: str, image: Path) -> Vm:
+def _make(name: str, image: Path, selinux: bool) -> Vm:
     """Writes the machine's directory, under another name until it is complete."""
     unfinished = state_root() / f".{name}.vm.new"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -185,7 +195,7 @@ def _make(name: str, image: Path) -> Vm:
     for file in ("id_root", f"id_{LOGIN_USER}", "host_key"):
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"sshoal vm {name}", "-f", str(unfinished / file)])
     port = _free_port()
-    state = {"port": port, "machine_id": secrets.token_hex(16)}
+    state = {"port": port, "machine_id": secrets.token_hex(16), "selinux": selinux}
     (unfinished / "vm.json").write_text(json.dumps(state) + "\n")
     (unfinished / "credential").write_text(_credential(unfinished))
     host_key = " ".join((unfinished / "host_key.pub").read_text().split()[:2])
@@ -223,22 +233,27 @@ def _credential(directory: Path) -> str:
     return f"io.systemd.credential.binary:tmpfiles.extra={base64.b64encode(lines.encode()).decode()}"
 
 
-def _image(progress: Callable[[str], None]) -> Path:
+def _image(progress: Callable[[str], None], selinux: bool) -> Path:
     """The cached directory with root.img, vmlinuz and initrd.img."""
+    packages = (*PACKAGES, *SELINUX_PACKAGES) if selinux else PACKAGES
 
     def build(target: Path) -> None:
-        progress(f"making the {SUITE} image once ({len(PACKAGES)} packages; about a minute)")
+        minutes = "about three minutes" if selinux else "about a minute"
+        progress(f"making the {SUITE} image once ({len(packages)} packages; {minutes})")
         target.mkdir()
         root = target / "root"
-        make_root(SUITE, PACKAGES, root)
+        make_root(SUITE, packages, root)
         _prepare(root)
+        if selinux:
+            _label(root)
         for name in ("vmlinuz", "initrd.img"):
             shutil.copy(root / (root / name).readlink().as_posix().lstrip("/"), target / name)  # a link inside root
         disk = str(target / "root.img")
         run(["mkfs.ext4", "-q", "-L", "root", "-d", str(root), disk, DISK_SIZE], timeout_s=300)
         shutil.rmtree(root)
 
-    return cached(f"{SUITE}-vm-{digest(SUITE, *PACKAGES, DISK_SIZE)}", build)
+    free = SELINUX_FREE if selinux else ()
+    return cached(f"{SUITE}-vm-{digest(SUITE, *packages, *free, DISK_SIZE)}", build)
 
 
 def _prepare(root: Path) -> None:
@@ -259,6 +274,17 @@ def _prepare(root: Path) -> None:
     (root / "etc/systemd/network/lab.network").write_text(NETWORK_FILE)
     run(["chroot", str(root), "systemctl", "enable", "systemd-networkd.service", "ssh.service", "podman.socket"])
     run(["chroot", str(root), "systemctl", "mask", "systemd-networkd-wait-online.service", *MASKED_UNITS])
+
+
+def _label(root: Path) -> None:
+    """Enforces from the first boot on: each file has its label already, written to the disk with it."""
+    config = root / "etc/selinux/config"
+    config.write_text(config.read_text().replace("SELINUX=permissive", "SELINUX=enforcing"))
+    rules = root / "root/lab.cil"
+    rules.write_text("".join(f"(typepermissive {domain})\n" for domain in SELINUX_FREE))
+    run(["chroot", str(root), "semodule", "--noreload", "--install", "/root/lab.cil"], timeout_s=300)
+    rules.unlink()
+    run(["chroot", str(root), "setfiles", "-F", "/etc/selinux/default/contexts/files/file_contexts", "/"])
 
 
 def _free_port() -> int:
