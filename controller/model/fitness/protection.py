@@ -111,7 +111,7 @@ def sshd(facts: HostFacts) -> Iterator[Finding]:
 CHECKS = (
     Check(
         "selinux",
-        "whether it is on, with the policy for containers; a Python that systemd may run",
+        "whether it is on, with a policy that knows containers and leaves Podman free; a Python that systemd may run",
         Severity.FAILS,
         selinux,
     ),
