@@ -111,15 +111,11 @@ def exec_(
     from controller.act.store import named
     from controller.cli.terminal import run_command
     from controller.cli.wiring import Wiring
-    from controller.model.errors import UsageError
 
-    words = command[1:] if command[0] == "--" else command
-    if not words:
-        raise UsageError("which command?", hint=f"sshoal exec {pod} -- ls")
     wiring = Wiring.of(context_dir, inventory)
     chosen = one_pod(wiring.world(), pod, namespace)
     with wiring.noted(named(chosen), node=chosen.node) as noted:
-        code = run_until_interrupted(run_command(wiring, chosen, container, words, stdin=stdin, tty=tty))
+        code = run_until_interrupted(run_command(wiring, chosen, container, command, stdin=stdin, tty=tty))
         noted.outcome = f"exit code {code}"
     sys.exit(code)
 
