@@ -26,11 +26,16 @@ from lab.host import LabHost
 from lab.image import REPOSITORY
 from lab.lab import Lab
 from lab.system import LabError
+from tests.lab.forked import Commands
 
 SSHOAL = str(Path(sys.executable).with_name("sshoal"))
 COMMAND_TIMEOUT_S = 300.0
 # A busy machine is slow, not wrong: conditions are waited for so long before a test fails.
 PATIENCE_S = 60.0
+# Most conditions ask all hosts: to do so without a pause would slow down what is waited for.
+LOOK_AGAIN_S = 0.25
+
+COMMANDS = Commands()
 
 Object = dict[str, Any]
 
@@ -73,15 +78,7 @@ class Cluster:
 
     def call(self, *arguments: str, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S) -> Done:
         """Runs `sshoal …` and returns what it said."""
-        done = subprocess.run(
-            [SSHOAL, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env=self.environment,
-            check=False,
-        )
+        done = COMMANDS.run(arguments, env=self.environment, stdin=stdin, timeout_s=timeout_s)
         return Done(done.returncode, done.stdout, done.stderr)
 
     def run(self, *arguments: str, stdin: str = "", expect: int = 0) -> str:
@@ -178,11 +175,14 @@ class Cluster:
 
     def wait_running(self, namespace: str, count: int, *, hosts: Sequence[str] = ()) -> list[Running]:
         """The running containers, as soon as there are `count`."""
-        wait_for(
-            lambda: len(self.running(namespace, hosts)) == count,
-            f"{count} running containers of {namespace}, there are {len(self.running(namespace, hosts))}",
-        )
-        return self.running(namespace, hosts)
+        found: list[Running] = []
+
+        def as_many() -> bool:
+            found[:] = self.running(namespace, hosts)
+            return len(found) == count
+
+        wait_for(as_many, lambda: f"{count} running containers of {namespace}, there are {len(found)}")
+        return found
 
     def host(self, name: str) -> LabHost:
         return self.lab.host(name)
@@ -241,13 +241,13 @@ def spread(containers: Sequence[Running]) -> dict[str, int]:
     return {host: sum(one.host == host for one in containers) for host in sorted({one.host for one in containers})}
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
+def wait_for(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = PATIENCE_S) -> None:
     """Returns as soon as `condition()` holds; fails the test, saying `what` was awaited, after `timeout_s`."""
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
-            pytest.fail(f"waited {timeout_s:g} s for {what}")
-        time.sleep(0.1)
+            pytest.fail(f"waited {timeout_s:g} s for {what if isinstance(what, str) else what()}")
+        time.sleep(LOOK_AGAIN_S)
 
 
 # ---- manifests ------------------------------------------------------------------------------------------------------

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
 
 import pytest
 from _pytest.terminal import TerminalReporter
 
+from controller.cli.start import GC_THRESHOLD
+
 PROPERTY = "sshoal-sim"
+
+gc.set_threshold(GC_THRESHOLD)  # as in the program itself
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:

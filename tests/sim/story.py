@@ -1,4 +1,4 @@
-"""The usual course of a simulated run: declare, an hour of faults and edits, heal everything, come to rest, stay at rest."""
+"""The usual course of a simulated run: declare, suffer faults amid edits, heal everything, come to rest, stay at rest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from tests.sim.invariants import Watch, at_rest, mutations, serving
 from tests.sim.network import Link
 from tests.sim.world import SimWorld, Violated
 
-FAULTS_S = 3600.0
 REST_WITHIN_S = 900.0  # from the last fault healed to the declared state: back-offs of 300 s included
 TOLD_S = 130.0  # two passes of cron: one gives orders once all hosts answer again, the next is told what came of them
 IDLE_S = 130.0
@@ -66,22 +65,22 @@ async def _edit_stateful(world: SimWorld) -> None:
         world.apply_stateful(replicas, image)
         if number in (2, 4):  # one that is just given up, and one whose pod has to end first
             world.delete_claim(f"data-db-{number // 2}")
-        await asyncio.sleep(FAULTS_S / len(STATEFUL_EDITS))
+        await asyncio.sleep(world.course.faults_s / len(STATEFUL_EDITS))
 
 
 async def _keep_up(world: SimWorld, load: Load) -> None:
     """The load of web0 changes, and hosts are drained for a while, in the middle of all that happens. With dice of its own."""
     rng = random.Random(f"{world.outcome.seed}/upkeep")
-    end_s = asyncio.get_running_loop().time() + FAULTS_S
+    end_s = asyncio.get_running_loop().time() + world.course.faults_s
     while asyncio.get_running_loop().time() < end_s:
         load.total_m = rng.choice(LOADS_M)
         world.outcome.faults["load changed"] += 1
-        await asyncio.sleep(rng.uniform(60.0, 400.0))
+        await asyncio.sleep(rng.uniform(60.0, world.course.longest_s))
         if rng.random() < 0.7:
             name = rng.choice(sorted(world.hosts))
             world.drain(name)
             world.outcome.faults["node drained"] += 1
-            await asyncio.sleep(rng.choice([5.0, 100.0, 400.0]))
+            await asyncio.sleep(rng.choice([5.0, 100.0, world.course.longest_s]))
             world.cordon(name, False)
 
 
@@ -101,12 +100,16 @@ async def _watch(world: SimWorld, watch: Watch) -> None:
 
 
 async def _suffer(world: SimWorld) -> None:
-    """One fault after the other, some at the same time, until the hour is over."""
+    """One fault after the other, some at the same time, until the time of faults is over."""
     loop = asyncio.get_running_loop()
-    end_s = loop.time() + FAULTS_S
+    end_s = loop.time() + world.course.faults_s
     under_way: list[asyncio.Future[None]] = []
     while loop.time() < end_s:
-        await asyncio.sleep(world.rng.expovariate(1 / 45.0))
+        await asyncio.sleep(world.rng.expovariate(1 / world.course.every_s))
+        if world.course.rolling:
+            world.outcome.faults["edit"] += 1
+            await _edit(world)
+            await asyncio.sleep(world.rng.uniform(0.0, 5.0))
         name, fault = world.rng.choice(FAULTS)
         world.outcome.faults[name] += 1
         under_way.append(asyncio.ensure_future(fault(world)))  # type: ignore[arg-type]
@@ -209,7 +212,7 @@ async def _lose_agent_state(world: SimWorld) -> None:
 
 async def _kill_controller(world: SimWorld) -> None:
     world.kill_controller()
-    await asyncio.sleep(world.rng.choice([0.0, 1.0, 30.0, 400.0]))
+    await asyncio.sleep(world.rng.choice([0.0, 1.0, 30.0, world.course.longest_s]))
     if world.controller is None:
         world.start_controller()
 
@@ -327,7 +330,7 @@ async def _overtake_controller(world: SimWorld) -> None:
     old = world.overtake()
     if old is not None:
         old.cut_off(True)
-        await asyncio.sleep(world.rng.choice([20.0, 300.0]))
+        await asyncio.sleep(min(world.rng.choice([20.0, 300.0]), world.course.longest_s))
         old.cut_off(False)
         await asyncio.sleep(60.0)
         old.kill()
@@ -368,7 +371,7 @@ def _host(world: SimWorld) -> str:
 
 
 def _short_or_long(world: SimWorld) -> float:
-    return world.rng.choice([0.5, 3.0, 15.0, 45.0, 100.0, 400.0])
+    return world.rng.choice([0.5, 3.0, 15.0, 45.0, 100.0, world.course.longest_s])
 
 
 Fault = Callable[[SimWorld], Awaitable[None]]

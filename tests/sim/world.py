@@ -1,6 +1,7 @@
 """The simulated world: hosts with the production agent, a controller with the production loop, a user, and one seed for all chance.
 
-`run(seed)` lives through an hour of faults, then heals everything and demands that the world comes to rest in the declared state.
+`run(seed)` lives through faults and edits (`course_of`), then heals everything and demands that the world comes to rest in the state that
+was declared last.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from controller.model.inventory import Host, Inventory
 from controller.model.plan import Change
 from nodeagent.protocol import Capacity, Hello
 from tests.fakes.podman import NEVER_READY, SERVE, Behaviour, exits
+from tests.sim.course import course_of
 from tests.sim.host import OWNER, WALL_S, Life, Load, SimHost, task_factory
 from tests.sim.network import Network
 from tests.simloop import simulate
@@ -77,6 +79,7 @@ class SimWorld:
         self.stop_early = stop_early
         self.rng = random.Random(seed)
         self.outcome = Outcome(seed)
+        self.course = course_of(seed)
         self.load = Load() if seed % 4 == 2 else None  # of web0, in the runs that have autoscalers, budgets and drains
         self.hosts = {
             f"n{number}": SimHost(
