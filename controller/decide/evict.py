@@ -82,7 +82,7 @@ def _give_up(
     node: Node, pods: list[Pod], shapes: Shapes, budget: _Budget, now: Moment
 ) -> tuple[list[Change], list[float]]:
     assert node.missing is not None
-    elapsed_s = now.since(node.missing.since)
+    elapsed_s = now.since(node.missing.braked or node.missing.since)
     due, wake_s = [], []
     for pod in pods:
         shape = shapes.of(pod)
@@ -96,14 +96,15 @@ def _give_up(
     if not due:
         return [], wake_s
     changes = []
+    silent = f"{node.meta.name} has been silent for {now.since(node.missing.since):.0f} s"
     if node.given_up is None:
         if budget.left <= 0:
             return [], [*wake_s, budget.wait_s]
         budget.left -= 1
-        because = f"{node.meta.name} has been silent for {elapsed_s:.0f} s: its pods are replaced"
+        because = f"{silent}: its pods are replaced"
         changes.append(Change("update", replace(node, given_up=now), because, "NodeGivenUp", warning=True))
     for pod, tolerated_s in due:
-        because = f"{node.meta.name} has been silent for {elapsed_s:.0f} s, {tolerated_s:.0f} s are tolerated"
+        because = f"{silent}, {tolerated_s:.0f} s are tolerated"
         changes.append(_lost(pod, because, now))
     return changes, wake_s
 

@@ -69,6 +69,8 @@ def judge(world: World, now: Moment) -> Judgement:
     views = {name: _view(node, world.sightings.get(name)) for name, node in nodes.items()}
     views |= {name: _stranger(world, name, barred) for name in sorted(world.hosts) if name not in nodes}
     brake = _brake(world, nodes)
+    if brake:
+        changes = [_braked(change, now) for change in changes]
     notes += [f"node {name} is quarantined: {node.quarantined}" for name, node in nodes.items() if node.quarantined]
     notes += [f"node {name} is not ready: {view.why}" for name, view in views.items() if view.state == "NotReady"]
     notes += [f"host {name} is not used: {why}" for name, why in sorted(barred.items()) if name not in nodes]
@@ -437,6 +439,14 @@ def _brake(world: World, nodes: Mapping[str, Node]) -> str:
         if len(names) > 1 and silent.issuperset(names):
             return f"none of the {len(names)} nodes behind {bastion} answers: nothing is given up"
     return ""
+
+
+def _braked(change: Change, now: Moment) -> Change:
+    """When the brake lets go, the time that is tolerated counts anew, as in Kubernetes after a disruption of all its zones."""
+    node = change.record
+    if not isinstance(node, Node) or node.missing is None or node.missing.latest != now:
+        return change
+    return replace(change, record=replace(node, missing=replace(node.missing, braked=now)))
 
 
 def _is_silent(sighting: Seen | Unseen | None) -> bool:

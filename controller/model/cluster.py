@@ -254,13 +254,17 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """An unbroken series of missed polls of a node."""
+    """An unbroken series of missed polls of a node.
+
+    braked: the latest of them at which nothing might be given up; what is tolerated counts from then.
+    """
 
     since: Moment
     latest: Moment
     polls: int
     kind: str
     why: str
+    braked: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,6 +259,18 @@ def test_the_brake_keeps_all_pods() -> None:
     assert not [plan for _, plan in _steps(agents, until_s=3600) if _verbs(plan, "evict")]
 
 
+def test_after_the_brake_the_time_that_is_tolerated_counts_anew() -> None:
+    """When the controller's own network comes back, hosts answer one after the other: those that are a moment later are not given up."""
+    agents = _running(3, deployment(replicas=3))
+    agents.down = {"n1", "n2", "n3"}
+    _steps(agents, until_s=1000)
+    agents.down = {"n1"}
+    evicted = [at_s for at_s, plan in _steps(agents, until_s=360) if _verbs(plan, "evict")]
+    assert len(evicted) == 1
+    longest_between_writes_s = 60  # a pass of the default period
+    assert 300 - longest_between_writes_s <= evicted[0] <= 300
+
+
 def test_nodes_are_given_up_one_a_minute_in_a_small_cluster() -> None:
     """Ten nodes: at most one of them in any minute."""
     agents = _running(10, deployment(replicas=10))
