@@ -378,13 +378,12 @@ def _apply_one(
 def _deployment(meta: Meta, present: Record | None, manifest: Manifest) -> Deployment:
     source = dict(manifest.source)
     if isinstance(present, Deployment):
-        if _selector(present.source) != _selector(source):
-            raise ManifestError(
-                "the selector of a deployment cannot be changed", field="spec.selector", hint="delete it first"
-            )
+        from controller.decide.sameness import keeping_template, refuse_changes
+
+        refuse_changes(present.source, source, ("selector",))
         spec, live = _spec(source), _spec(present.source)
         source["spec"] = {**spec, **{key: live[key] for key in _KEPT if key in live and key not in spec}}
-        source = keeping_restarts(present.source, source)
+        source = keeping_template(present.source, keeping_restarts(present.source, source))
         return replace(present, meta=meta, source=source, template_hash=template_hash(_spec(source)["template"]))
     return Deployment(meta, source, template_hash(_spec(source)["template"]))
 
@@ -398,15 +397,16 @@ def _replica_set(meta: Meta, present: Record | None, manifest: Manifest) -> Repl
             raise ManifestError(
                 f"it belongs to deployment {present.meta.owner.name}", hint="change the deployment instead"
             )
-        if present.selector != spec["selector"]:
-            raise ManifestError(
-                "the selector of a replica set cannot be changed", field="spec.selector", hint="delete it first"
-            )
+        from controller.decide.sameness import keeping_template, refuse_changes
+
+        live = {**manifest.source, "spec": {**spec, "selector": present.selector, "template": present.template}}
+        refuse_changes(live, manifest.source, ("selector",))
+        template = _spec(keeping_template(live, manifest.source))["template"]
         return replace(
             present,
             meta=meta,
-            template=spec["template"],
-            template_hash=template_hash(spec["template"]),
+            template=template,
+            template_hash=template_hash(template),
             replicas=present.replicas if replicas is None else replicas,
             min_ready_s=model.spec.min_ready_seconds,
         )
@@ -440,12 +440,30 @@ def _pod(meta: Meta, present: Record | None, manifest: Manifest) -> Pod:
     if isinstance(present, Pod):
         if present.meta.owner is not None:
             raise ManifestError(f"it belongs to {present.meta.owner.kind.lower()} {present.meta.owner.name}")
-        if present.source is None or _ungated(present.source) != _ungated(source) or _new_gates(present.source, source):
+        if present.source is None or not _is_same_pod(present, source) or _new_gates(present.source, source):
             raise ManifestError(
                 "the spec of a pod cannot be changed", field="spec", hint="delete it first, or use a Deployment"
             )
-        return replace(present, meta=meta, source=source)
+        gates = {key: item for key, item in _spec(source).items() if key == "schedulingGates"}
+        return replace(present, meta=meta, source={**source, "spec": {**_ungated(present.source), **gates}})
     return Pod(meta, template_hash(_template_of_pod(source)), source)
+
+
+def _is_same_pod(present: Pod, source: Mapping[str, Any]) -> bool:
+    """Whether a spec is the one that a Pod of its own was declared with, or the one that is shown of it."""
+    assert present.source is not None
+    declared, spec = _ungated(present.source), _ungated(source)
+    if declared == spec:
+        return True
+    from controller.decide.owners import with_defaults
+    from controller.decide.sameness import is_same_template
+
+    if (
+        "nodeName" in declared and "nodeName" not in spec
+    ):  # what `get` shows is read without it: it may be the scheduler's
+        spec = {**spec, "nodeName": declared["nodeName"]}
+    shown = with_defaults({"spec": declared}, present.defaults)
+    return any(is_same_template(template, {"spec": spec}) for template in ({"spec": declared}, shown))
 
 
 def _ungated(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -584,10 +602,6 @@ def with_spec(record: _Rolled, fields: Mapping[str, Any]) -> _Rolled:
 def _spec(source: Mapping[str, Any]) -> Mapping[str, Any]:
     spec: Mapping[str, Any] = source.get("spec") or {}
     return spec
-
-
-def _selector(source: Mapping[str, Any]) -> Any:
-    return _spec(source).get("selector")
 
 
 def _template_of_pod(source: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ gc.set_threshold(GC_THRESHOLD)  # as in the program itself
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Whoever runs this at the lowest priority means it: where Linux shares its time among sessions, a niced process is only last in its own."""
+    """Where Linux shares its time among sessions, a niced process is only last in its own: these are last of all."""
     if hasattr(config, "workerinput") and os.nice(0) == 19 and AUTOGROUP.exists():
         os.setsid()
         AUTOGROUP.write_text("19")

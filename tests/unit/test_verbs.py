@@ -147,7 +147,7 @@ def test_another_image_is_another_template_another_number_is_not() -> None:
 def test_the_selector_of_a_deployment_is_immutable() -> None:
     before = applied(world(), web())
     other = web().replace("app: web", "app: other")
-    with pytest.raises(ManifestError, match="selector of a deployment cannot be changed") as caught:
+    with pytest.raises(ManifestError, match="cannot be changed once the deployment is there") as caught:
         apply(before, other)
     assert (caught.value.file, caught.value.line, caught.value.field) == ("app.yaml", 1, "spec.selector")
 

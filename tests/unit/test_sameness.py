@@ -1,0 +1,179 @@
+"""What is written differently and says the same changes nothing: no refusal, no rollout. As Kubernetes compares, after defaulting."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.decide import verbs
+from controller.model import manifest
+from controller.model.cluster import World
+from controller.model.errors import ManifestError
+from controller.model.plan import changed
+from controller.model.workloads import Job
+from tests.builders import moment, world
+
+NOW = moment(100.0)
+HEADS = {
+    "Deployment": "apiVersion: apps/v1\nkind: Deployment",
+    "ReplicaSet": "apiVersion: apps/v1\nkind: ReplicaSet",
+    "DaemonSet": "apiVersion: apps/v1\nkind: DaemonSet",
+    "StatefulSet": "apiVersion: apps/v1\nkind: StatefulSet",
+    "Job": "apiVersion: batch/v1\nkind: Job",
+    "Pod": "apiVersion: v1\nkind: Pod",
+    "PersistentVolumeClaim": "apiVersion: v1\nkind: PersistentVolumeClaim",
+}
+DATA = (
+    "{{metadata: {{name: data}}, spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: {}}}}}{}}}{}}}"
+)
+
+
+def workload(kind: str, *, spec: str = "", pod: str = "", container: str = "", selector: str = "") -> str:
+    """A manifest; the rest is put in where it belongs, as flow YAML that begins with a comma."""
+    chosen = "" if kind == "Job" else f", selector: {{matchLabels: {{app: web}}{selector}}}"
+    restart = ", restartPolicy: Never" if kind == "Job" else ""
+    pods = f"spec: {{containers: [{{name: main, image: 'web:1'{container}}}]{restart}{pod}}}"
+    return f"""\
+{HEADS[kind]}
+metadata: {{name: web}}
+spec: {{template: {{metadata: {{labels: {{app: web}}}}, {pods}}}{chosen}{spec}}}
+"""
+
+
+def lone(pod: str = "", container: str = "") -> str:
+    return f"{HEADS['Pod']}\nmetadata: {{name: web}}\nspec: {{containers: [{{name: main, image: 'web:1'{container}}}]{pod}}}\n"
+
+
+def claim(size: str = "1Gi", more: str = "") -> str:
+    spec = f"accessModes: [ReadWriteOnce], resources: {{requests: {{storage: {size}}}}}{more}"
+    return f"{HEADS['PersistentVolumeClaim']}\nmetadata: {{name: data}}\nspec: {{{spec}}}\n"
+
+
+def templates(size: str = "1Gi", more: str = "", head: str = "") -> str:
+    return f", volumeClaimTemplates: [{DATA.format(size, more, head)}]"
+
+
+def apply(before: World, text: str) -> World:
+    found = verbs.apply(before, manifest.load(text, "app.yaml").manifests, lambda _: "hash", NOW)
+    return changed(before, [one.change for one in found if one.change is not None])
+
+
+def hashes(state: World) -> set[str]:
+    records = (*state.deployments.values(), *state.replica_sets.values(), *state.workloads.values())
+    return {str(getattr(record, "template_hash", "")) for record in records}
+
+
+TEMPLATES = [
+    ({"pod": ", restartPolicy: Always"}, {}),
+    ({"pod": ", terminationGracePeriodSeconds: 30, dnsPolicy: ClusterFirst"}, {}),
+    ({"container": ", imagePullPolicy: IfNotPresent, resources: {}"}, {}),
+    ({"container": ", resources: {limits: {cpu: 1}}"}, {"container": ", resources: {limits: {cpu: '1'}}"}),
+    ({"container": ", resources: {limits: {cpu: 1000m}}"}, {"container": ", resources: {limits: {cpu: 1}}"}),
+    (
+        {"container": ", resources: {requests: {memory: 1Gi}}"},
+        {"container": ", resources: {requests: {memory: 1024Mi}}"},
+    ),
+    (
+        {"pod": ", volumes: [{name: v, emptyDir: {sizeLimit: 1Gi}}]"},
+        {"pod": ", volumes: [{name: v, emptyDir: {sizeLimit: 1024Mi}}]"},
+    ),
+    ({"container": ", ports: [{containerPort: 80, protocol: TCP}]"}, {"container": ", ports: [{containerPort: 80}]"}),
+]
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "ReplicaSet", "DaemonSet", "StatefulSet"])
+@pytest.mark.parametrize(("one", "other"), TEMPLATES)
+def test_a_template_that_says_the_same_is_no_new_revision(
+    kind: str, one: dict[str, str], other: dict[str, str]
+) -> None:
+    for first, second in ((one, other), (other, one)):
+        before = apply(world(), workload(kind, **first))
+        assert hashes(apply(before, workload(kind, **second))) == hashes(before)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "ReplicaSet", "DaemonSet", "StatefulSet"])
+@pytest.mark.parametrize(
+    "other", [{"container": ", resources: {limits: {cpu: 1001m}}"}, {"pod": ", terminationGracePeriodSeconds: 31"}]
+)
+def test_a_template_that_says_something_else_is_one(kind: str, other: dict[str, str]) -> None:
+    before = apply(world(), workload(kind, container=", resources: {limits: {cpu: 1}}"))
+    assert hashes(apply(before, workload(kind, **other))) != hashes(before)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (workload("StatefulSet"), workload("StatefulSet", spec=", podManagementPolicy: OrderedReady")),
+        (workload("StatefulSet", spec=templates()), workload("StatefulSet", spec=templates("1024Mi"))),
+        (
+            workload("StatefulSet", spec=templates()),
+            workload("StatefulSet", spec=templates(more=", volumeMode: Filesystem")),
+        ),
+        (
+            workload("StatefulSet", spec=templates()),
+            workload("StatefulSet", spec=templates(head=", apiVersion: v1, kind: PersistentVolumeClaim")),
+        ),
+        (claim(), claim("1024Mi")),
+        (claim(), claim(more=", volumeMode: Filesystem")),
+        (claim(), claim(more=", storageClassName: podman")),
+        (claim(more=", storageClassName: podman"), claim()),
+        (workload("Job"), workload("Job", spec=", completions: 1, completionMode: NonIndexed")),
+        (workload("Job"), workload("Job", spec=", podReplacementPolicy: TerminatingOrFailed")),
+        (workload("Job"), workload("Job", pod=", terminationGracePeriodSeconds: 30")),
+        (workload("Deployment"), workload("Deployment", selector=", matchExpressions: []")),
+        (workload("ReplicaSet"), workload("ReplicaSet", selector=", matchExpressions: []")),
+        (lone(), lone(", restartPolicy: Always")),
+        (lone(container=", resources: {limits: {cpu: 1}}"), lone(container=", resources: {limits: {cpu: 1000m}}")),
+    ],
+)
+def test_what_may_not_change_may_be_written_differently(first: str, second: str) -> None:
+    for one, other in ((first, second), (second, first)):
+        before = apply(world(), one)
+        after = apply(before, other)
+        assert hashes(after) == hashes(before)
+        assert apply(after, one) == apply(apply(after, one), one)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "field"),
+    [
+        (
+            workload("StatefulSet"),
+            workload("StatefulSet", spec=", podManagementPolicy: Parallel"),
+            "podManagementPolicy",
+        ),
+        (
+            workload("StatefulSet", spec=templates()),
+            workload("StatefulSet", spec=templates("2Gi")),
+            "volumeClaimTemplates",
+        ),
+        (claim(), claim(more=", storageClassName: fast"), "storageClassName"),
+        (claim(more=", storageClassName: fast"), claim(), "storageClassName"),
+        (workload("Job"), workload("Job", spec=", completions: 2"), "completions"),
+        (workload("Job"), workload("Job", pod=", terminationGracePeriodSeconds: 31"), "template"),
+    ],
+)
+def test_what_may_not_change_is_refused_by_its_field(first: str, second: str, field: str) -> None:
+    with pytest.raises(ManifestError, match="cannot be changed once the") as caught:
+        apply(apply(world(), first), second)
+    assert caught.value.field == f"spec.{field}"
+
+
+@pytest.mark.parametrize(
+    "text", [*map(workload, list(HEADS)[:5]), lone(), claim(), workload("StatefulSet", spec=templates())]
+)
+def test_the_same_text_changes_nothing(text: str) -> None:
+    (again,) = verbs.apply(apply(world(), text), manifest.load(text, "app.yaml").manifests, lambda _: "hash", NOW)
+    assert again.outcome == "unchanged"
+
+
+def test_a_job_of_one_stays_so_when_more_pods_at_a_time_are_allowed() -> None:
+    after = apply(apply(world(), workload("Job")), workload("Job", spec=", parallelism: 2"))
+    (job,) = after.workloads.values()
+    assert isinstance(job, Job)
+    assert job.source["spec"]["completions"] == 1
+
+
+def test_nobody_is_told_to_delete_a_claim() -> None:
+    with pytest.raises(ManifestError) as caught:
+        apply(apply(world(), claim()), claim(more=", storageClassName: fast"))
+    assert caught.value.hint == "make another claim"
