@@ -10,6 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from controller.cli.scene import Scene
+from controller.cli.targets import with_own_name
+from controller.decide.qos import qos_class
+from controller.decide.replicaset import HASH_LABEL
+from controller.decide.shapes import shape_of
 from controller.decide.standing import is_initialized, sidecars_of
 from controller.model import quantity
 from controller.model.cluster import (
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 _VERSIONS = {"Deployment": "apps/v1", "ReplicaSet": "apps/v1", "Job": "batch/v1", "CronJob": "batch/v1"}
 _VERSIONS |= dict.fromkeys(("DaemonSet", "StatefulSet", "ControllerRevision"), "apps/v1")
 _VERSIONS |= {"PodDisruptionBudget": "policy/v1", "HorizontalPodAutoscaler": "autoscaling/v2"}
+_VERSIONS |= {"PriorityClass": "scheduling.k8s.io/v1"}
 _PHASES = {"Stopping": "Running", "Stopped": "Succeeded"}  # the agent's words that Kubernetes does not have
 
 
@@ -64,6 +69,12 @@ def to_object(scene: Scene, record: Record) -> dict[str, Any]:
             from controller.cli.workload_views import object_of
 
             return {**head, **object_of(scene, record)}
+
+
+def with_labels(template: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """A pod template whose pods have these labels too."""
+    metadata = template.get("metadata") or {}
+    return {**template, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}}
 
 
 def _version(kind: str) -> str:
@@ -117,8 +128,8 @@ def _metadata(meta: Meta) -> dict[str, Any]:
     }
     if meta.deleting is not None:
         data["deletionTimestamp"] = timestamp(meta.deleting.wall_s)
-    if meta.labels:
-        data["labels"] = dict(meta.labels)
+    if labels := with_own_name(meta):
+        data["labels"] = dict(labels)
     if meta.annotations:
         data["annotations"] = dict(meta.annotations)
     if meta.owner is not None:
@@ -170,7 +181,10 @@ def _replica_set(scene: Scene, record: ReplicaSet) -> dict[str, Any]:
     spec: dict[str, Any] = {"replicas": record.replicas}
     if record.min_ready_s:
         spec["minReadySeconds"] = record.min_ready_s
-    spec |= {"selector": dict(record.selector), "template": dict(record.template)}
+    template = dict(record.template)
+    if record.meta.owner is not None:  # what its selector looks for, as on its pods
+        template = with_labels(template, {HASH_LABEL: record.template_hash})
+    spec |= {"selector": dict(record.selector), "template": template}
     status = {"replicas": len(pods), "readyReplicas": ready, "observedGeneration": record.observed_generation}
     return {"spec": spec, "status": {key: count for key, count in status.items() if count or key == "replicas"}}
 
@@ -187,6 +201,8 @@ def _pod_status(scene: Scene, pod: Pod) -> dict[str, Any]:
     report = pod.report
     node = scene.world.nodes.get(pod.node)
     status: dict[str, Any] = {"phase": _phase(scene, pod), "conditions": _pod_conditions(scene, pod)}
+    if template := scene.template(pod):
+        status["qosClass"] = qos_class(shape_of(template, pod.meta.namespace).spec)
     if node is not None:
         status["hostIP"] = node.address
     if pod.nominated and not pod.node:

@@ -18,7 +18,7 @@ from controller.model.selectors import Predicate, parse_selector
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from controller.model.cluster import Record, World
+    from controller.model.cluster import Meta, Record, World
 
     Identity = tuple[str, str, str]  # kind, namespace ("" where there is none, or where all are meant), name
 
@@ -128,4 +128,9 @@ def _named_too(how: str) -> UsageError:
 
 def labels_of(record: Record) -> Mapping[str, str]:
     """What selectors see. A node's come from its inventory as well."""
-    return {**record.labels, **record.meta.labels} if isinstance(record, Node) else record.meta.labels
+    return {**record.labels, **record.meta.labels} if isinstance(record, Node) else with_own_name(record.meta)
+
+
+def with_own_name(meta: Meta) -> Mapping[str, str]:
+    """Labels of an object; of a namespace with the one that Kubernetes gives each."""
+    return {**meta.labels, "kubernetes.io/metadata.name": meta.name} if meta.kind == "Namespace" else meta.labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from controller.cli.objects import stored_condition, timestamp
+from controller.cli.objects import stored_condition, timestamp, with_labels
 from controller.cli.output import age
 from controller.cli.scene import Scene
 from controller.cli.tables import Columns, Row, images_of, selector_text
@@ -73,7 +73,9 @@ def _took_s(scene: Scene, record: Job) -> float:
 
 def _job_spec(record: Job) -> dict[str, Any]:
     labels = {"batch.kubernetes.io/controller-uid": record.meta.uid}
-    return {**record.source["spec"], "selector": {"matchLabels": labels}}
+    spec = record.source["spec"]
+    template = with_labels(spec["template"], job_labels(record))
+    return {**spec, "selector": {"matchLabels": labels}, "template": template}
 
 
 def _job_status(record: Job) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from controller.model.cluster import Pod, World
-from controller.model.identity import child_uid
+from controller.model.identity import OWN_NAME, child_uid
 
 _REVISED = ("DaemonSet", "StatefulSet")
 
@@ -33,6 +33,21 @@ def with_defaults(template: Mapping[str, Any], defaults: Mapping[str, Any]) -> M
                 for item in spec[group]
             ]
     return {**template, "spec": spec}
+
+
+def with_own_claims(template: Mapping[str, Any], pod_name: str) -> Mapping[str, Any]:
+    """The template of one pod of a StatefulSet: `data-*` of db-0 is `data-db-0`, and its host name is its own."""
+    spec = dict(template.get("spec") or {})
+    if "volumes" in spec:
+        spec["volumes"] = [_with_own_claim(volume, pod_name) for volume in spec["volumes"]]
+    return {**template, "spec": {"hostname": pod_name, **spec}}
+
+
+def _with_own_claim(volume: Mapping[str, Any], pod_name: str) -> Mapping[str, Any]:
+    claim = volume.get("persistentVolumeClaim")
+    if claim is None:
+        return volume
+    return {**volume, "persistentVolumeClaim": {**claim, "claimName": claim["claimName"].replace(OWN_NAME, pod_name)}}
 
 
 def template_key(pod: Pod) -> str:

@@ -492,6 +492,9 @@ def _declared(meta: Meta, present: Record | None, manifest: Manifest, secret_has
             if present.source.get(name, _PREEMPTS) != source.get(name, _PREEMPTS):
                 hint = "give the new class another name"
                 raise ManifestError(f"the {name} of a priority class cannot be changed", field=name, hint=hint)
+        if meta.kind == "ResourceQuota" and _scopes(present.source) != _scopes(source):
+            hint = "delete it first, or give the new one another name"
+            raise ManifestError("the scopes of a quota cannot be changed", field="spec.scopes", hint=hint)
         if meta.kind == "Secret" and (present.source.get("type") or _OPAQUE) != (source.get("type") or _OPAQUE):
             raise ManifestError(
                 "the type of a secret cannot be changed",
@@ -502,6 +505,10 @@ def _declared(meta: Meta, present: Record | None, manifest: Manifest, secret_has
             _refuse_immutable(meta, source, digest != present.hash)
         return replace(present, meta=meta, source=source, hash=digest)
     return Declared(meta, source, digest)
+
+
+def _scopes(source: Mapping[str, Any]) -> set[str]:
+    return set(_spec(source).get("scopes") or ())
 
 
 def _refuse_immutable(meta: Meta, source: Mapping[str, Any], other_content: bool) -> None:

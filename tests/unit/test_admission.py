@@ -511,6 +511,32 @@ def test_a_limit_range_gives_containers_no_storage(kind: str, field: str) -> Non
         manifest.load(text, "a.yaml")
 
 
+@pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        ("{type: PersistentVolumeClaim, default: {storage: 1Gi}}", "limits.0.: needs min or max of storage"),
+        (
+            "{type: Container, max: {cpu: 2}, min: {cpu: 1}, maxLimitRequestRatio: {cpu: 3}}",
+            "cpu: is more than max / min, 2",
+        ),
+    ],
+)
+def test_a_limit_range_that_cannot_be_kept_is_refused(limits: str, problem: str) -> None:
+    text = f"apiVersion: v1\nkind: LimitRange\nmetadata: {{name: a}}\nspec: {{limits: [{limits}]}}\n"
+    with pytest.raises(ManifestError, match=problem):
+        manifest.load(text, "a.yaml")
+
+
+def test_the_scopes_of_a_quota_stay() -> None:
+    text = (
+        "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: a}\nspec: {hard: {pods: 1}, scopes: [NotTerminating]}\n"
+    )
+    before = changed(builders.world(), [one.change for one in apply(builders.world(), text) if one.change])
+    apply(before, text.replace("pods: 1", "pods: 2"))
+    with pytest.raises(ManifestError, match="the scopes of a quota cannot be changed"):
+        apply(before, text.replace("NotTerminating", "Terminating"))
+
+
 # ---- priority classes -------------------------------------------------------------------------------------------------
 
 CLASS = "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: NAME}\nvalue: 5\n"

@@ -192,7 +192,7 @@ def test_a_pod_is_an_object_as_kubernetes_writes_it() -> None:
     assert written["metadata"]["resourceVersion"] == "7"
     assert written["spec"]["nodeName"] == "n1"
     status = written["status"]
-    assert (status["phase"], status["podIP"]) == ("Running", "10.86.0.2")
+    assert (status["phase"], status["podIP"], status["qosClass"]) == ("Running", "10.86.0.2", "BestEffort")
     assert {item["type"]: item["status"] for item in status["conditions"]} == {
         "PodScheduled": "True", "Initialized": "True", "ContainersReady": "True", "Ready": "True",
     }  # fmt: skip

@@ -85,6 +85,10 @@ NAME_RULE = (
     "and every part between dots must begin and end with a letter or digit"
 )
 VALUE_RULE = "must be at most 63 letters, digits, '-', '_' or '.', and begin and end with a letter or digit"
+KEY_RULE = (
+    "must be 1–63 letters, digits, '-', '_' or '.' (after an optional prefix and '/'), "
+    "and begin and end with a letter or digit"
+)
 C = "spec/containers/0"
 AT = "spec.containers[0]"
 
@@ -240,6 +244,10 @@ POD_TABLE: list[tuple[str, Any, str]] = [
     ("spec/priorityClassName", "A_b", f"spec.priorityClassName: 'A_b' {NAME_RULE}"),
     # volumes
     ("spec/volumes/0", {"name": "v", "configMap": {"name": "a", "items": [{"key": "k", "path": "..x"}]}}, "spec.volumes[0].configMap.items[0].path: may not begin with '..'"),
+    (f"{C}/env/0", {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['a b']"}}}, f"{AT}.env[0].valueFrom.fieldRef.fieldPath: key 'a b' {KEY_RULE}"),
+    ("spec/volumes/0", {"name": "v", "downwardAPI": {"items": [{"path": "x", "fieldRef": {"fieldPath": "metadata.annotations['a b']"}}]}}, f"spec.volumes[0].downwardAPI.items[0].fieldRef.fieldPath: key 'a b' {KEY_RULE}"),
+    ("spec/volumes/0", {"name": "v", "projected": {"sources": [{"configMap": {"name": "a", "items": [{"key": "x", "path": "f"}]}}, {"downwardAPI": {"items": [{"path": "f", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}}, "spec.volumes[0].projected.sources[1].downwardAPI.items[0].path: 'f' is a file of sources[0] too"),
+    ("spec/nodeName", "A B", f"spec.nodeName: 'A B' {NAME_RULE}"),
     ("spec/volumes/0", {"name": "v", "downwardAPI": {"items": [{"path": "..x", "fieldRef": {"fieldPath": "metadata.name"}}]}}, "spec.volumes[0].downwardAPI.items[0].path: may not begin with '..'"),
     (f"{C}/volumeMounts/0", {"name": "v", "mountPath": "/a"}, f"{AT}.volumeMounts[0].name: 'v' is no volume of this pod: it has none"),
     ("spec", {"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "dat", "mountPath": "/a"}]}], "volumes": [{"name": "data"}]}, f"{AT}.volumeMounts[0].name: 'dat' is no volume of this pod: there are data"),
@@ -381,6 +389,7 @@ JOB_TABLE: list[tuple[str, Any, str]] = [
     (RULES, [COUNT_1] * 21, f"{SHOWN_RULES}: must be at most 20 rules"),
     (f"{RULES}/0", {"action": "Count", "onExitCodes": {"operator": "In", "values": [3, 1]}}, f"{SHOWN_RULES}[0].onExitCodes.values: must be in rising order"),
     (f"{RULES}/0", {"action": "Count", "onExitCodes": {"operator": "In", "values": [*range(1, 257)]}}, f"{SHOWN_RULES}[0].onExitCodes.values: must be at most 255 numbers"),
+    (f"{RULES}/0", {"action": "Count", "onPodConditions": [{"type": "bad type"}]}, f"{SHOWN_RULES}[0].onPodConditions[0].type: key 'bad type' {KEY_RULE}"),
     (f"{RULES}/0", {"action": "Count", "onPodConditions": [{"type": f"T{n}"} for n in range(21)]}, f"{SHOWN_RULES}[0].onPodConditions: must be at most 20 conditions"),
     ("spec", {**JOB["spec"], "completionMode": "Indexed", "completions": 10, "parallelism": 100001}, "spec.parallelism: must be at most 100000"),
 ]  # fmt: skip

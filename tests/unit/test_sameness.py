@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from controller.cli.describe import describe
+from controller.cli.objects import to_object
+from controller.cli.scene import Scene
 from controller.decide import verbs
 from controller.model import manifest
 from controller.model.cluster import World
 from controller.model.errors import ManifestError
 from controller.model.plan import changed
 from controller.model.workloads import Job
-from tests.builders import moment, world
+from tests.agents import Agents
+from tests.builders import cluster, moment, world
 
 NOW = moment(100.0)
 HEADS = {
@@ -171,6 +177,50 @@ def test_a_job_of_one_stays_so_when_more_pods_at_a_time_are_allowed() -> None:
     (job,) = after.workloads.values()
     assert isinstance(job, Job)
     assert job.source["spec"]["completions"] == 1
+
+
+LIMITS = "apiVersion: v1\nkind: LimitRange\nmetadata: {name: each}\nspec: {limits: [{type: Container, default: {cpu: 500m}}]}\n"
+CLASS = "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: shop}\nvalue: 5\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *map(workload, list(HEADS)[:5]),
+        workload("StatefulSet", spec=templates()),
+        lone(),
+        lone(pod=", nodeName: n1"),
+        f"{LIMITS}---\n{lone()}",
+        f"{claim()}---\n{lone(pod=', volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]')}",
+        CLASS,
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
+    ],
+)
+def test_what_get_shows_can_be_applied_again(text: str) -> None:
+    agents = Agents(apply(cluster(1), text))
+    agents.settle(30)
+    declared = [(one.kind, one.name) for one in verbs.apply(cluster(1), _load(text), lambda _: "hash", NOW)]
+    scene = Scene(agents.observed(), agents.step().nodes, moment(agents.seconds))
+    for kind, name in declared:
+        (record,) = (one for one in scene.records(kind) if one.meta.name == name)
+        (again,) = verbs.apply(scene.world, _load(json.dumps(to_object(scene, record))), lambda _: "hash", NOW)
+        assert again.outcome in ("unchanged", "configured")
+        assert hashes(changed(scene.world, [again.change] if again.change else [])) == hashes(scene.world)
+
+
+def test_a_pod_of_a_stateful_set_shows_its_own_claim_and_name() -> None:
+    agents = Agents(apply(cluster(1), workload("StatefulSet", spec=templates())))
+    agents.settle(30)
+    scene = Scene(agents.observed(), agents.step().nodes, moment(agents.seconds))
+    (pod,) = scene.records("Pod")
+    spec = to_object(scene, pod)["spec"]
+    assert spec["hostname"] == "web-0"
+    assert [volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"]] == ["data-web-0"]
+    assert "persistentVolumeClaim data-web-0" in describe(scene, pod, [])
+
+
+def _load(text: str) -> tuple[manifest.Manifest, ...]:
+    return manifest.load(text, "app.yaml").manifests
 
 
 def test_nobody_is_told_to_delete_a_claim() -> None:

@@ -13,6 +13,7 @@ from fractions import Fraction
 from controller.decide.admission.limits import totals
 from controller.decide.nodes import POLLS_UNKNOWN
 from controller.decide.phases import is_finished
+from controller.decide.qos import qos_class
 from controller.decide.schedule.volumes import class_of, size_of
 from controller.model.cluster import Pod, VolumeClaim, World
 from controller.model.kinds.pod import PodSpec
@@ -139,9 +140,9 @@ def _matches(item: ScopeRequirement, spec: PodSpec) -> bool:
         case "NotTerminating":
             return spec.active_deadline_seconds is None
         case "BestEffort":
-            return _is_best_effort(spec)
+            return qos_class(spec) == "BestEffort"
         case "NotBestEffort":
-            return not _is_best_effort(spec)
+            return qos_class(spec) != "BestEffort"
         case "CrossNamespacePodAffinity":
             return any(term.namespaces or term.namespace_selector is not None for term in _affinity_terms(spec))
         case "PriorityClass":
@@ -164,12 +165,3 @@ def _affinity_terms(spec: PodSpec) -> Iterator[PodAffinityTerm]:
             yield from side.required_during_scheduling_ignored_during_execution
             for weighted in side.preferred_during_scheduling_ignored_during_execution:
                 yield weighted.pod_affinity_term
-
-
-def _is_best_effort(spec: PodSpec) -> bool:
-    """Neither asks for nor is limited in cpu or memory; 0 of it is nothing said (ComputePodQOS)."""
-    return not any(
-        name in ("cpu", "memory") and exact(amount)
-        for item in (*spec.init_containers, *spec.containers)
-        for name, amount in (*item.resources.requests.items(), *item.resources.limits.items())
-    )

@@ -22,7 +22,7 @@ from controller.model.kinds.check_scheduling import (
     scheduling_problems,
 )
 from controller.model.kinds.config import ConfigMap, Namespace, Secret
-from controller.model.kinds.meta import LabelSelector, Model, Object, check_dns_subdomain, shown
+from controller.model.kinds.meta import LabelSelector, Model, Object, check_dns_subdomain, check_label_key, shown
 from controller.model.kinds.pod import (
     Container,
     DownwardAPIVolumeFile,
@@ -33,9 +33,11 @@ from controller.model.kinds.pod import (
     PodSpec,
     PodTemplateSpec,
     Probe,
+    ProjectedVolumeSource,
     ResourceFieldSelector,
     ResourceRequirements,
     Volume,
+    VolumeProjection,
 )
 from controller.model.kinds.scheduling import PriorityClass
 from controller.model.kinds.workloads import Deployment, DeploymentSpec, ReplicaSet, RollingUpdateDeployment
@@ -199,6 +201,8 @@ def _pod_spec(spec: PodSpec, at: Path, claims: frozenset[str] = frozenset()) -> 
     yield from _unique(((*at, "schedulingGates", i, "name"), gate.name) for i, gate in enumerate(spec.scheduling_gates))
     if spec.scheduling_gates and spec.node_name:
         yield (*at, "nodeName"), "may not be set together with schedulingGates"
+    if spec.node_name:
+        yield from _subdomain(spec.node_name, (*at, "nodeName"))
     if spec.priority_class_name:
         yield from _subdomain(spec.priority_class_name, (*at, "priorityClassName"))
     for index, alias in enumerate(spec.host_aliases):
@@ -334,8 +338,20 @@ def _env(variable: EnvVar, at: Path, spec: PodSpec) -> Iterator[Problem]:
             "must be metadata.name, metadata.namespace, metadata.uid, metadata.labels['…'], metadata.annotations['…'], "
             "spec.nodeName, spec.serviceAccountName, status.hostIP, status.hostIPs, status.podIP or status.podIPs",
         )
+    elif source.field_ref:
+        yield from _named_key(source.field_ref.field_path, (*at, "valueFrom", "fieldRef", "fieldPath"))
     if source.resource_field_ref:
         yield from _resource_field(source.resource_field_ref, (*at, "valueFrom", "resourceFieldRef"), spec)
+
+
+def _named_key(field_path: str, at: Path) -> Iterator[Problem]:
+    """The key in metadata.labels['…'] or metadata.annotations['…']."""
+    _, bracket, key = field_path.removesuffix("']").partition("['")
+    if bracket:
+        try:
+            check_label_key(key)
+        except ValueError as error:
+            yield at, str(error)
 
 
 def _resource_field(
@@ -449,6 +465,7 @@ def _volume(volume: Volume, at: Path, spec: PodSpec) -> Iterator[Problem]:
     if volume.downward_api:
         yield from _downward(volume.downward_api.items, (*at, "downwardAPI", "items"), spec)
     if volume.projected:
+        yield from _sources_apart(volume.projected, (*at, "projected", "sources"))
         for index, source in enumerate(volume.projected.sources):
             here: Path = (*at, "projected", "sources", index)
             yield from _one_of(source, here, ("configMap", "secret", "downwardAPI"))
@@ -458,6 +475,24 @@ def _volume(volume: Volume, at: Path, spec: PodSpec) -> Iterator[Problem]:
                 yield from _key_paths(source.secret.items, (*here, "secret", "items"))
             if source.downward_api:
                 yield from _downward(source.downward_api.items, (*here, "downwardAPI", "items"), spec)
+
+
+def _sources_apart(volume: ProjectedVolumeSource, at: Path) -> Iterator[Problem]:
+    """No two sources name the same file. Of one that is taken as it is, nobody knows the files yet."""
+    by: dict[str, int] = {}
+    for index, source in enumerate(volume.sources):
+        for kind, number, path in _files_named(source):
+            if by.setdefault(path, index) != index:
+                yield (*at, index, kind, "items", number, "path"), f"{shown(path)} is a file of sources[{by[path]}] too"
+
+
+def _files_named(source: VolumeProjection) -> Iterator[tuple[str, int, str]]:
+    """(kind of source, number, path) of each file whose name is given."""
+    for kind, content in (("configMap", source.config_map), ("secret", source.secret)):
+        for number, item in enumerate(content.items if content else ()):
+            yield kind, number, item.path
+    for number, file in enumerate(source.downward_api.items if source.downward_api else ()):
+        yield "downwardAPI", number, file.path
 
 
 def _key_paths(items: tuple[KeyToPath, ...], at: Path) -> Iterator[Problem]:
@@ -476,6 +511,8 @@ def _downward(items: tuple[DownwardAPIVolumeFile, ...], at: Path, spec: PodSpec)
                 (*at, index, "fieldRef", "fieldPath"),
                 "must be metadata.name, metadata.namespace, metadata.uid, metadata.labels or metadata.annotations",
             )
+        elif item.field_ref:
+            yield from _named_key(item.field_ref.field_path, (*at, index, "fieldRef", "fieldPath"))
         if item.resource_field_ref:
             yield from _resource_field(item.resource_field_ref, (*at, index, "resourceFieldRef"), spec, needs_name=True)
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 from controller.model.cron import MACROS, find_zone, parse_schedule
 from controller.model.indexes import parse_indexes
 from controller.model.kinds.batch import CronJob, CronJobSpec, Job, JobSpec, PodFailurePolicyRule
-from controller.model.kinds.meta import check_dns_label
+from controller.model.kinds.meta import check_dns_label, check_label_key
 from controller.model.kinds.pod import PodSpec
 
 Path = tuple[str | int, ...]
@@ -145,6 +145,11 @@ def _rule(rule: PodFailurePolicyRule, at: Path, containers: set[str]) -> Iterato
         yield at, "needs one of onExitCodes and onPodConditions"
     if len(rule.on_pod_conditions) > _CONDITIONS_MAX:
         yield (*at, "onPodConditions"), f"must be at most {_CONDITIONS_MAX} conditions"
+    for index, condition in enumerate(rule.on_pod_conditions):
+        try:
+            check_label_key(condition.type)
+        except ValueError as error:
+            yield (*at, "onPodConditions", index, "type"), str(error)
     if codes is None:
         return
     if not codes.values:

@@ -129,6 +129,11 @@ def _limits(item: LimitRangeItem, at: Path) -> Iterator[Problem]:
             for resource in low.keys() & high.keys():
                 if exact(low[resource]) > exact(high[resource]):
                     yield (*at, low_name, resource), f"{low[resource]} is more than {high_name}, {high[resource]}"
+    if item.type == "PersistentVolumeClaim" and not {"storage"} & (item.min.keys() | item.max.keys()):
+        yield at, "needs min or max of storage for type PersistentVolumeClaim"
     for resource, ratio in item.max_limit_request_ratio.items():
+        least, most = exact(item.min.get(resource, "0")), exact(item.max.get(resource, "0"))
         if exact(ratio) < 1:
             yield (*at, "maxLimitRequestRatio", resource), f"must be 1 at least, not {ratio}"
+        elif least and most and exact(ratio) > most / least:
+            yield (*at, "maxLimitRequestRatio", resource), f"is more than max / min, {float(most / least):g}"
