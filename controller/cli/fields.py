@@ -17,6 +17,8 @@ _KNOWN: Mapping[str, Mapping[str, str]] = {
         "spec.nodeName": "",
         "spec.restartPolicy": "Always",
         "spec.hostNetwork": "false",
+        "spec.schedulerName": "default-scheduler",
+        "spec.serviceAccountName": "default",
         "status.phase": "",
         "status.podIP": "",
         "status.nominatedNodeName": "",
