@@ -9,7 +9,7 @@ import pytest
 
 from lab.host import LabHost
 from lab.lab import Lab
-from tests.lab.cluster import Cluster, deployment, ids, shell, single, tolerating, wait_for
+from tests.lab.cluster import PATIENCE_S, Cluster, deployment, ids, shell, single, tolerating, wait_for
 from tests.lab.test_cluster_healing import DEATHS, answers, serves, wait_back
 
 SLOW_S = 150.0  # Podman's deadlines are tens of seconds
@@ -111,7 +111,7 @@ def test_a_host_port_that_somebody_took_is_named_and_used_once_it_is_free(cluste
             lambda: node.run("curl -s http://127.0.0.1:8099/ | head -c1", check=False), "somebody to hold the port"
         )
         taker = single("taker", node="node1", container={"ports": [{"containerPort": 8080, "hostPort": 8099}]})
-        said = cluster.apply(ns, taker, flags=["--timeout", "15s"], expect=3)
+        said = cluster.apply(ns, taker, flags=["--timeout", f"{PATIENCE_S / 2:g}s"], expect=3)
         assert "8099" in said
         assert "in use" in said
     finally:
@@ -163,10 +163,12 @@ def test_a_container_that_writes_without_end_fills_no_disk(cluster: Cluster, ns:
     script = "yes 'a line that is written again and again' | head -c 60000000; echo written; exec sleep 1000"
     cluster.apply(ns, single("writer", node="node1", container=shell(script)))
     node = cluster.host("node1")
-    wait_for(
-        lambda: "written" in cluster.call("logs", "writer", "-n", ns, "--tail", "2").out, "all to be written", SLOW_S
-    )
+
+    def last_line() -> str:
+        return cluster.call("logs", "writer", "-n", ns, "--tail", "1").out.strip().rpartition("\n")[2]
+
+    wait_for(lambda: last_line() == "written", "all to be written", SLOW_S)
     (writer,) = cluster.running(ns)
     size = int(node.run(f"du -sb /var/lib/sshoal/logs/{writer.uid} | cut -f1"))
     assert size < 25 * 1024 * 1024
-    assert cluster.run("logs", "writer", "-n", ns, "--tail", "1").strip().endswith("written")
+    assert last_line() == "written"
