@@ -39,9 +39,16 @@ def keeping_template(live: Mapping[str, Any], source: Mapping[str, Any]) -> dict
 
 
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
-    """Kubernetes' names of the fields of the spec that do not say the same in two sources of an object."""
-    old: Any = parse_object(after["kind"], dict(before))
+    """Kubernetes' names of the fields of the spec that do not say the same in two sources of an object.
+
+    Of what was stored by a version that knew more, those that are written differently.
+    """
     new: Any = parse_object(after["kind"], dict(after))
+    try:
+        old: Any = parse_object(after["kind"], dict(before))
+    except ManifestError:
+        names = before["spec"].keys() | after["spec"].keys()
+        return frozenset(name for name in names if before["spec"].get(name) != after["spec"].get(name))
     return frozenset(
         field.alias or name
         for name, field in type(new.spec).model_fields.items()
@@ -50,8 +57,13 @@ def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> froze
 
 
 def is_same_template(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Of pod templates as written."""
-    return before == after or _meaning("", parse_template(before)) == _meaning("", parse_template(after))
+    """Of pod templates as written. What was stored by a version that knew more is none that this one can write."""
+    if before == after:
+        return True
+    try:
+        return bool(_meaning("", parse_template(before)) == _meaning("", parse_template(after)))
+    except ManifestError:
+        return False
 
 
 def _meaning(name: str, value: Any) -> Any:

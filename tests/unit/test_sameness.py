@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from controller.model.errors import ManifestError
 from controller.model.plan import changed
 from controller.model.workloads import Job
 from tests.agents import Agents
-from tests.builders import cluster, moment, world
+from tests.builders import cluster, moment, put, world
 
 NOW = moment(100.0)
 HEADS = {
@@ -170,6 +171,20 @@ def test_what_may_not_change_is_refused_by_its_field(first: str, second: str, fi
 def test_the_same_text_changes_nothing(text: str) -> None:
     (again,) = verbs.apply(apply(world(), text), manifest.load(text, "app.yaml").manifests, lambda _: "hash", NOW)
     assert again.outcome == "unchanged"
+
+
+def test_what_a_newer_version_stored_can_be_declared_anew() -> None:
+    before = apply(world(), workload("Deployment"))
+    (stored,) = before.deployments.values()
+    template = stored.source["spec"]["template"]
+    newer = {**template, "spec": {**template["spec"], "inventedLater": True}}
+    before = put(
+        before, replace(stored, source={**stored.source, "spec": {**stored.source["spec"], "template": newer}})
+    )
+    (after,) = apply(before, workload("Deployment")).deployments.values()
+    assert after.source["spec"]["template"] == template
+    with pytest.raises(ManifestError, match="cannot be changed once the deployment is there"):
+        apply(before, workload("Deployment", selector=", matchExpressions: [{key: app, operator: Exists}]"))
 
 
 def test_a_job_of_one_stays_so_when_more_pods_at_a_time_are_allowed() -> None:
