@@ -5,12 +5,14 @@ Specs are as the user wrote them, status has Kubernetes' field names. Values of 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from controller.cli.scene import Scene
 from controller.cli.targets import with_own_name
+from controller.decide.owners import template_of
 from controller.decide.qos import qos_class
 from controller.decide.replicaset import HASH_LABEL
 from controller.decide.shapes import shape_of
@@ -28,6 +30,7 @@ from controller.model.cluster import (
     StatusCondition,
     VolumeClaim,
 )
+from controller.model.errors import PlanBug
 from controller.model.plan import is_policy
 from controller.model.text import HIDDEN
 from nodeagent.protocol import Capacity, ContainerReport, PodReport
@@ -201,8 +204,9 @@ def _pod_status(scene: Scene, pod: Pod) -> dict[str, Any]:
     report = pod.report
     node = scene.world.nodes.get(pod.node)
     status: dict[str, Any] = {"phase": _phase(scene, pod), "conditions": _pod_conditions(scene, pod)}
-    if template := scene.template(pod):
-        status["qosClass"] = qos_class(shape_of(template, pod.meta.namespace).spec)
+    with contextlib.suppress(PlanBug):  # of a newer version
+        if template := template_of(scene.world, pod):
+            status["qosClass"] = qos_class(shape_of(template, pod.meta.namespace).spec)
     if node is not None:
         status["hostIP"] = node.address
     if pod.nominated and not pod.node:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from controller.decide.nodes import is_replaced
-from controller.decide.owners import template_of, with_own_claims
+from controller.decide.owners import template_of, with_own_names
 from controller.decide.standing import status_word
 from controller.decide.verbs import records_of
 from controller.model.cluster import Moment, Node, Pod, Record, Seen, World
@@ -56,10 +56,10 @@ class Scene:
         return self.now.since(moment)
 
     def template(self, pod: Pod) -> Mapping[str, object]:
-        """The pod template as written, with the pod's own claims; empty when nothing says what the pod is."""
+        """The pod template as written, with the pod's own names; empty when nothing says what the pod is."""
         template = template_of(self.world, pod) or {}
         owner = pod.meta.owner
-        return with_own_claims(template, pod.meta.name) if owner and owner.kind == "StatefulSet" else template
+        return with_own_names(template, pod) if owner and owner.kind == "StatefulSet" else template
 
     def records(self, kind: str) -> list[Record]:
         """All records of a kind, by namespace and name."""

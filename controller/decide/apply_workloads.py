@@ -70,8 +70,7 @@ def _with_completions(source: Mapping[str, Any]) -> dict[str, Any]:
 def _still_of_one(live: Mapping[str, Any], source: dict[str, Any]) -> dict[str, Any]:
     """Such a Job does not become a work queue when it is told how many pods it may have at a time: Kubernetes has stored its default."""
     spec = source["spec"]
-    named = {"completions", "parallelism"}
-    if "parallelism" in spec and "completions" not in spec and not named & live["spec"].keys():
+    if "parallelism" in spec and "completions" not in spec and _with_completions(live)["spec"].get("completions") == 1:
         return {**source, "spec": {**spec, "completions": 1}}
     return source
 

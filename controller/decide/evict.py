@@ -82,7 +82,7 @@ def _give_up(
     node: Node, pods: list[Pod], shapes: Shapes, budget: _Budget, now: Moment
 ) -> tuple[list[Change], list[float]]:
     assert node.missing is not None
-    elapsed_s = now.since(node.missing.braked or node.missing.since)
+    elapsed_s = now.since(node.missing.counted or node.missing.since)
     due, wake_s = [], []
     for pod in pods:
         shape = shapes.of(pod)

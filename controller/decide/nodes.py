@@ -69,8 +69,7 @@ def judge(world: World, now: Moment) -> Judgement:
     views = {name: _view(node, world.sightings.get(name)) for name, node in nodes.items()}
     views |= {name: _stranger(world, name, barred) for name in sorted(world.hosts) if name not in nodes}
     brake = _brake(world, nodes)
-    if brake:
-        changes = [_braked(change, now) for change in changes]
+    changes += _held(nodes, now)
     notes += [f"node {name} is quarantined: {node.quarantined}" for name, node in nodes.items() if node.quarantined]
     notes += [f"node {name} is not ready: {view.why}" for name, view in views.items() if view.state == "NotReady"]
     notes += [f"host {name} is not used: {why}" for name, why in sorted(barred.items()) if name not in nodes]
@@ -441,12 +440,19 @@ def _brake(world: World, nodes: Mapping[str, Node]) -> str:
     return ""
 
 
-def _braked(change: Change, now: Moment) -> Change:
-    """When the brake lets go, the time that is tolerated counts anew, as in Kubernetes after a disruption of all its zones."""
-    node = change.record
-    if not isinstance(node, Node) or node.missing is None or node.missing.latest != now:
-        return change
-    return replace(change, record=replace(node, missing=replace(node.missing, braked=now)))
+def _held(nodes: Mapping[str, Node], now: Moment) -> Iterator[Change]:
+    """While every node is Unknown no time passes for any, and it counts anew for those that are silent still when the first one answers.
+
+    Semantics: Kubernetes' node lifecycle controller, which sets all its times anew when it leaves a full disruption. A missed poll is none.
+    """
+    counted = [node for node in nodes.values() if not node.confirmed_dead]
+    cut_off = all(node.missing is not None and node.missing.polls >= POLLS_UNKNOWN for node in counted)
+    for node in counted:
+        missing = node.missing
+        if missing is not None and missing.held != cut_off:
+            changed = replace(missing, held=cut_off, counted=missing.counted if cut_off else now)
+            because = "no node answers" if cut_off else "other nodes answer again: what is tolerated counts anew"
+            yield Change("update", replace(node, missing=changed), because, quiet=True)
 
 
 def _is_silent(sighting: Seen | Unseen | None) -> bool:

@@ -35,12 +35,12 @@ def with_defaults(template: Mapping[str, Any], defaults: Mapping[str, Any]) -> M
     return {**template, "spec": spec}
 
 
-def with_own_claims(template: Mapping[str, Any], pod_name: str) -> Mapping[str, Any]:
+def with_own_names(template: Mapping[str, Any], pod: Pod) -> Mapping[str, Any]:
     """The template of one pod of a StatefulSet: `data-*` of db-0 is `data-db-0`, and its host name is its own."""
     spec = dict(template.get("spec") or {})
     if "volumes" in spec:
-        spec["volumes"] = [_with_own_claim(volume, pod_name) for volume in spec["volumes"]]
-    return {**template, "spec": {"hostname": pod_name, **spec}}
+        spec["volumes"] = [_with_own_claim(volume, pod.meta.name) for volume in spec["volumes"]]
+    return {**template, "spec": {"hostname": pod.hostname or pod.meta.name, **spec}}
 
 
 def _with_own_claim(volume: Mapping[str, Any], pod_name: str) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from controller.model import quantity
 from controller.model.errors import ManifestError
+from controller.model.kinds.pod import EmptyDirVolumeSource, PodSpec, ResourceFieldSelector, Volume
 from controller.model.manifest import parse_object, parse_template
 
 _QUANTITIES = ("requests", "limits", "size_limit", "divisor")
@@ -69,7 +70,7 @@ def is_same_template(before: Mapping[str, Any], after: Mapping[str, Any]) -> boo
 def _meaning(name: str, value: Any) -> Any:
     """Of a field: what can be compared."""
     if isinstance(value, BaseModel):
-        return {name: _meaning(name, getattr(value, name)) for name in type(value).model_fields}
+        return _completed(value, {name: _meaning(name, getattr(value, name)) for name in type(value).model_fields})
     if isinstance(value, tuple | list):
         return [_meaning("", item) for item in value]
     if name in _QUANTITIES and isinstance(value, Mapping):
@@ -77,6 +78,32 @@ def _meaning(name: str, value: Any) -> Any:
     if name in _QUANTITIES and isinstance(value, str):
         return quantity.exact(value)
     return value
+
+
+def _completed(model: BaseModel, said: dict[str, Any]) -> dict[str, Any]:
+    """What Kubernetes fills in from other fields of the same object."""
+    if isinstance(model, Volume) and not any(item is not None for name, item in said.items() if name != "name"):
+        said["empty_dir"] = _meaning("", EmptyDirVolumeSource())
+    if isinstance(model, ResourceFieldSelector):
+        said["divisor"] = model.canonical_divisor
+    if isinstance(model, PodSpec) and model.host_network:
+        for port in (port for item in (*said["init_containers"], *said["containers"]) for port in item["ports"]):
+            port["host_port"] = port["host_port"] or port["container_port"]
+    return said
+
+
+def with_requests(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a Pod of its own, whose containers ask for what they are limited to unless they ask for something else."""
+    filled = dict(spec)
+    for group in ("initContainers", "containers"):
+        filled[group] = [_asking(item) for item in spec.get(group) or ()]
+    return filled
+
+
+def _asking(container: Mapping[str, Any]) -> dict[str, Any]:
+    resources = container.get("resources") or {}
+    requests = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return {**container, "resources": {**resources, "requests": requests}}
 
 
 def _words(kind: str) -> str:

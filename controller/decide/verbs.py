@@ -456,14 +456,14 @@ def _is_same_pod(present: Pod, source: Mapping[str, Any]) -> bool:
     if declared == spec:
         return True
     from controller.decide.owners import with_defaults
-    from controller.decide.sameness import is_same_template
+    from controller.decide.sameness import is_same_template, with_requests
 
-    if (
-        "nodeName" in declared and "nodeName" not in spec
-    ):  # what `get` shows is read without it: it may be the scheduler's
+    # What `get` shows is read without it: it may be the scheduler's.
+    if "nodeName" in declared and "nodeName" not in spec:
         spec = {**spec, "nodeName": declared["nodeName"]}
-    shown = with_defaults({"spec": declared}, present.defaults)
-    return any(is_same_template(template, {"spec": spec}) for template in ({"spec": declared}, shown))
+    shown = with_defaults({"spec": declared}, present.defaults)["spec"]
+    asked = {"spec": with_requests(spec)}
+    return any(is_same_template({"spec": with_requests(one)}, asked) for one in (declared, shown))
 
 
 def _ungated(source: Mapping[str, Any]) -> dict[str, Any]:

@@ -256,7 +256,7 @@ class Drain:
 class Missing:
     """An unbroken series of missed polls of a node.
 
-    braked: the latest of them at which nothing might be given up; what is tolerated counts from then.
+    held: no node at all answers, and the time that is tolerated does not pass. counted: from when it does; None: from `since`.
     """
 
     since: Moment
@@ -264,7 +264,8 @@ class Missing:
     polls: int
     kind: str
     why: str
-    braked: Moment | None = None
+    held: bool = False
+    counted: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,7 +247,6 @@ POD_TABLE: list[tuple[str, Any, str]] = [
     (f"{C}/env/0", {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['a b']"}}}, f"{AT}.env[0].valueFrom.fieldRef.fieldPath: key 'a b' {KEY_RULE}"),
     ("spec/volumes/0", {"name": "v", "downwardAPI": {"items": [{"path": "x", "fieldRef": {"fieldPath": "metadata.annotations['a b']"}}]}}, f"spec.volumes[0].downwardAPI.items[0].fieldRef.fieldPath: key 'a b' {KEY_RULE}"),
     ("spec/volumes/0", {"name": "v", "projected": {"sources": [{"configMap": {"name": "a", "items": [{"key": "x", "path": "f"}]}}, {"downwardAPI": {"items": [{"path": "f", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}}, "spec.volumes[0].projected.sources[1].downwardAPI.items[0].path: 'f' is a file of sources[0] too"),
-    ("spec/nodeName", "A B", f"spec.nodeName: 'A B' {NAME_RULE}"),
     ("spec/volumes/0", {"name": "v", "downwardAPI": {"items": [{"path": "..x", "fieldRef": {"fieldPath": "metadata.name"}}]}}, "spec.volumes[0].downwardAPI.items[0].path: may not begin with '..'"),
     (f"{C}/volumeMounts/0", {"name": "v", "mountPath": "/a"}, f"{AT}.volumeMounts[0].name: 'v' is no volume of this pod: it has none"),
     ("spec", {"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "dat", "mountPath": "/a"}]}], "volumes": [{"name": "data"}]}, f"{AT}.volumeMounts[0].name: 'dat' is no volume of this pod: there are data"),

@@ -201,8 +201,6 @@ def _pod_spec(spec: PodSpec, at: Path, claims: frozenset[str] = frozenset()) -> 
     yield from _unique(((*at, "schedulingGates", i, "name"), gate.name) for i, gate in enumerate(spec.scheduling_gates))
     if spec.scheduling_gates and spec.node_name:
         yield (*at, "nodeName"), "may not be set together with schedulingGates"
-    if spec.node_name:
-        yield from _subdomain(spec.node_name, (*at, "nodeName"))
     if spec.priority_class_name:
         yield from _subdomain(spec.priority_class_name, (*at, "priorityClassName"))
     for index, alias in enumerate(spec.host_aliases):
