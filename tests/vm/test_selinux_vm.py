@@ -5,7 +5,6 @@ One machine, one set of workloads; the order does not matter.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from lab import image
 from lab.vm import Vm, vm_down, vm_up
 from nodeagent.spec import selinux_level
-from tests.lab.cluster import Object, Running, config_map, deployment, secret, shell, single
+from tests.lab.cluster import Running, config_map, deployment, secret
 from tests.vm.node import PATIENCE_S, VmNode
 
 NAMESPACE = "labels"
@@ -60,7 +59,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VmNode]:
         vm.copy_in(image.build(), "/tmp/image.tar", timeout_s=120)
         vm.run("podman load --quiet --input /tmp/image.tar && rm /tmp/image.tar", timeout_s=240)
         node = VmNode(vm, tmp_path_factory.mktemp("selinux"))
-        (node.directory / "context.json").write_text(json.dumps({"host_paths": ["/"]}))
         objects = (config_map("settings", colour="blue"), secret("login", password="opensesame"), CLAIM)
         node.apply(NAMESPACE, *objects, two_containers("web"), flags=("--timeout", f"{PATIENCE_S:g}s"))
         yield node
@@ -129,84 +127,3 @@ def test_a_container_that_was_killed_has_its_label_and_volumes_again(node: VmNod
     (new,) = again()
     assert label(node.vm, new.pid).endswith(selinux_level(one.uid))
     assert inside(node, new, "cat /scratch/kept /login/password") == "kept\nopensesame"
-
-
-def test_all_volumes_are_there_for_both_containers(node: VmNode) -> None:
-    for pod in web(node):
-        for one in pod:
-            inside(
-                node,
-                one,
-                f"echo {one.container} > /scratch/{one.container}; echo {one.container} > /memory/{one.container}",
-            )
-        for one in pod:
-            said = inside(
-                node,
-                one,
-                "cat /settings/colour /login/password /scratch/main /memory/side; head -1 /etc/hosts; ls /claim",
-            )
-            assert (
-                said.split()
-                == "blueopensesamemain side # Managed by sshoal.".replace("blueopensesame", "blueopensesame").split()
-            )
-
-
-def test_a_later_pod_has_what_a_former_one_wrote_into_a_claim(node: VmNode) -> None:
-    volumes = [{"name": "claim", "persistentVolumeClaim": {"claimName": "later"}}]
-    mounts = [{"name": "claim", "mountPath": "/claim"}]
-    claim = {**CLAIM, "metadata": {"name": "later"}}
-    former = single(
-        "former", container=shell(f"echo kept > /claim/word; {IDLE}", volumeMounts=mounts), pod={"volumes": volumes}
-    )
-    later = single("later", container=shell(IDLE, volumeMounts=mounts), pod={"volumes": volumes})
-    node.apply(NAMESPACE, claim, former, flags=PATIENTLY)
-    node.run("delete", "pod/former", "-n", NAMESPACE)
-    node.apply(NAMESPACE, later, flags=PATIENTLY)
-    try:
-        assert (
-            inside(node, of(node, "later"), "cat /claim/word && echo more >> /claim/word && cat /claim/word")
-            == "kept\nkept\nmore"
-        )
-    finally:
-        node.run("delete", "pod/later", "pvc/later", "-n", NAMESPACE)
-
-
-def test_root_in_a_pod_is_kept_out_of_other_pods_volumes_and_of_the_host(node: VmNode) -> None:
-    victim = web(node)[0][0]
-    scratch = next(mount["Source"] for mount in node.inspect(victim)["Mounts"] if mount["Destination"] == "/scratch")
-    inside(node, victim, "echo private > /scratch/private")
-    node.vm.run(
-        "mkdir -p /srv/plain && echo plain > /srv/plain/word && mkdir -p /srv/given && echo given > /srv/given/word"
-        " && chcon -R -t container_file_t -l s0 /srv/given"
-    )
-    node.apply(NAMESPACE, looking("thief", scratch, "/srv/plain", "/srv/given"), flags=PATIENTLY)
-    try:
-        thief = of(node, "thief")
-        assert inside(node, thief, "id -u; cat /host0/private 2>&1; cat /host1/word 2>&1; cat /host2/word") == ""
-    finally:
-        node.run("delete", "pod/thief", "-n", NAMESPACE)
-
-
-def test_a_privileged_pod_is_not_confined(node: VmNode) -> None:
-    pod = looking("master", "/srv")
-    pod["spec"]["containers"][0]["securityContext"] = {"privileged": True}
-    node.apply(NAMESPACE, pod, flags=PATIENTLY)
-    try:
-        assert ":container_t:" not in label(node.vm, of(node, "master").pid)
-    finally:
-        node.run("delete", "pod/master", "-n", NAMESPACE)
-
-
-PATIENTLY = ("--timeout", f"{PATIENCE_S:g}s")
-
-
-def looking(name: str, *paths: str) -> Object:
-    """A pod that has these of the host as /host0 and so on."""
-    mounts = [{"name": f"host{n}", "mountPath": f"/host{n}"} for n in range(len(paths))]
-    volumes = [{"name": f"host{n}", "hostPath": {"path": path}} for n, path in enumerate(paths)]
-    return single(name, container=shell(IDLE, volumeMounts=mounts), pod={"volumes": volumes})
-
-
-def of(node: VmNode, pod: str) -> Running:
-    (one,) = (one for one in node.running(NAMESPACE) if one.pod == pod)
-    return one
