@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from controller.model.cluster import Pod, World
-from controller.model.identity import OWN_NAME, child_uid
+from controller.model.identity import child_uid, claim_name
 
 _REVISED = ("DaemonSet", "StatefulSet")
 
@@ -47,7 +47,7 @@ def _with_own_claim(volume: Mapping[str, Any], pod_name: str) -> Mapping[str, An
     claim = volume.get("persistentVolumeClaim")
     if claim is None:
         return volume
-    return {**volume, "persistentVolumeClaim": {**claim, "claimName": claim["claimName"].replace(OWN_NAME, pod_name)}}
+    return {**volume, "persistentVolumeClaim": {**claim, "claimName": claim_name(claim["claimName"], pod_name)}}
 
 
 def template_key(pod: Pod) -> str:

@@ -16,7 +16,7 @@ from controller.decide import owners
 from controller.model import kinds, quantity
 from controller.model.cluster import Deployment, Pod, Taint, World
 from controller.model.errors import PlanBug
-from controller.model.identity import OWN_NAME, content_hash
+from controller.model.identity import claim_name, content_hash
 from controller.model.kinds.pod import Container, PodSpec, PodTemplateSpec, Toleration
 from controller.model.kinds.workloads import DeploymentSpec
 from controller.model.manifest import parse_object
@@ -97,11 +97,6 @@ class Shapes:
 def claims_of(pod: Pod, shape: Shape) -> tuple[str, ...]:
     """Names of the volume claims of one pod of a shape."""
     return tuple(claim_name(name, pod.meta.name) for name in shape.claims)
-
-
-def claim_name(written: str, pod_name: str) -> str:
-    """`data-*` of the pod db-0 → `data-db-0`; other names stand for themselves."""
-    return written.replace(OWN_NAME, pod_name)
 
 
 def shape_of(template: Mapping[str, Any], namespace: str) -> Shape:

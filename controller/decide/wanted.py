@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 from controller.decide import owners
-from controller.decide.shapes import Shape, Shapes, claim_name
+from controller.decide.shapes import Shape, Shapes
 from controller.model.cluster import Declared, Node, Pod, VolumeClaim, World
-from controller.model.identity import content_hash
+from controller.model.identity import claim_name, content_hash
 from controller.model.plan import Change, NodeView, Wanted
 from nodeagent import protocol
 

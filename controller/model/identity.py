@@ -31,6 +31,11 @@ def pod_name(owner_name: str, owner_uid: str, counter: int) -> str:
     return f"{base}-{_word(f'{owner_uid}/{counter}', _SUFFIX_LENGTH)}"
 
 
+def claim_name(written: str, pod_name: str) -> str:
+    """`data-*` of the pod db-0 → `data-db-0`; other names stand for themselves."""
+    return written.replace(OWN_NAME, pod_name)
+
+
 def volume_name(cluster_id: str, claim_uid: str, number: int) -> str:
     """The name on its node of the volume that is made as the `number`th of a claim."""
     return f"sshoal-{cluster_id}-{claim_uid}-{number}"

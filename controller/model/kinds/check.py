@@ -22,7 +22,15 @@ from controller.model.kinds.check_scheduling import (
     scheduling_problems,
 )
 from controller.model.kinds.config import ConfigMap, Namespace, Secret
-from controller.model.kinds.meta import LabelSelector, Model, Object, check_dns_subdomain, check_label_key, shown
+from controller.model.kinds.meta import (
+    LabelSelector,
+    Model,
+    Object,
+    check_dns_subdomain,
+    check_label_key,
+    is_more_than_all,
+    shown,
+)
 from controller.model.kinds.pod import (
     Container,
     DownwardAPIVolumeFile,
@@ -173,7 +181,7 @@ def _rolling_update(rolling: RollingUpdateDeployment, at: Path) -> Iterator[Prob
     if str(rolling.max_surge).rstrip("%").strip("0") == str(rolling.max_unavailable).rstrip("%").strip("0") == "":
         yield (*at, "maxUnavailable"), "may not be 0 when maxSurge is 0 too: nothing could ever be replaced"
     unavailable = rolling.max_unavailable
-    if isinstance(unavailable, str) and int(unavailable.removesuffix("%")) > 100:
+    if is_more_than_all(unavailable):
         yield (*at, "maxUnavailable"), f"may not be more than 100%, not {unavailable}"
 
 

@@ -11,6 +11,7 @@ from controller.model import quantity
 from controller.model.kinds.autoscaling import HorizontalPodAutoscaler, HPAScalingRules, MetricSpec
 from controller.model.kinds.check_scheduling import requirements_problems
 from controller.model.kinds.disruption import PodDisruptionBudget
+from controller.model.kinds.meta import is_more_than_all
 
 Path = tuple[str | int, ...]
 Problem = tuple[Path, str]
@@ -28,7 +29,7 @@ def _budget(thing: PodDisruptionBudget) -> Iterator[Problem]:
     if spec.min_available is not None and spec.max_unavailable is not None:
         yield ("spec", "maxUnavailable"), "may not be set together with minAvailable"
     for name, amount in (("minAvailable", spec.min_available), ("maxUnavailable", spec.max_unavailable)):
-        if isinstance(amount, str) and int(amount.removesuffix("%")) > 100:
+        if amount is not None and is_more_than_all(amount):
             yield ("spec", name), f"may not be more than 100%, not {amount}"
     if spec.selector is not None:
         yield from requirements_problems(spec.selector, ("spec", "selector", "matchExpressions"))

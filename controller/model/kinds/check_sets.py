@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from controller.model.kinds.check_storage import claim_problems
-from controller.model.kinds.meta import check_dns_label
+from controller.model.kinds.meta import check_dns_label, is_more_than_all
 from controller.model.kinds.sets import DaemonSet, RollingUpdateDaemonSet, StatefulSet
 
 Path = tuple[str | int, ...]
@@ -33,7 +33,7 @@ def set_problems(thing: DaemonSet | StatefulSet) -> Iterator[Problem]:
     rolling = strategy.rolling_update
     if rolling is not None and _is_zero(rolling.max_unavailable):
         yield (*at, "maxUnavailable"), "may not be 0: nothing could ever be replaced"
-    if rolling is not None and _is_more_than_all(rolling.max_unavailable):
+    if rolling is not None and is_more_than_all(rolling.max_unavailable):
         yield (*at, "maxUnavailable"), f"may not be more than 100%, not {rolling.max_unavailable}"
     if thing.spec.service_name:
         yield from _service(thing.spec.service_name)
@@ -70,12 +70,8 @@ def _daemon_rolling(rolling: RollingUpdateDaemonSet, at: Path) -> Iterator[Probl
     if not no_unavailable and not no_surge:
         yield (*at, "maxSurge"), "may only be set together with maxUnavailable: 0"
     for name, amount in (("maxUnavailable", rolling.max_unavailable), ("maxSurge", rolling.max_surge)):
-        if _is_more_than_all(amount):
+        if is_more_than_all(amount):
             yield (*at, name), f"may not be more than 100%, not {amount}"
-
-
-def _is_more_than_all(amount: int | str) -> bool:
-    return isinstance(amount, str) and int(amount.removesuffix("%")) > 100
 
 
 def _is_zero(amount: int | str) -> bool:

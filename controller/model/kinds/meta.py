@@ -103,6 +103,11 @@ def check_label_value(text: str) -> str:
     return text
 
 
+def is_more_than_all(amount: int | str) -> bool:
+    """Whether it is a percentage above 100 %."""
+    return isinstance(amount, str) and int(amount.removesuffix("%")) > 100
+
+
 def check_port_name(text: str) -> str:
     """IANA service name: at most 15 characters, one letter at least. ValueError otherwise."""
     fits = len(text) <= 15 and _PORT_NAME.fullmatch(text) and "--" not in text and any(c.isalpha() for c in text)
